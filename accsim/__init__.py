@@ -1,0 +1,65 @@
+"""accsim: a cycle-approximate simulator of accelerators for sparse neural networks.
+
+The data path in ten lines:
+
+    hw = load_hardware("systolic_nm_32x32")      # hwconfigs/*.yaml → a device noun
+    net = load_workload("resnet50", batch=8)     # workloads/*.yaml → layers
+    net = net.prune("2:4")                       # each layer gets a pattern (masks come lazily)
+    res = simulate(net, hw)                      # layers → schedule → timeline → energy
+    res.cycles, res.latency_s, res.energy_j      # totals
+    res.table                                    # one row a layer, a pandas DataFrame
+    res.plot()                                   # matplotlib figures
+    res.save("out/")                             # tables, configuration, provenance, figures
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from accsim.base.errors import AccsimError, InputError
+    from accsim.files.hardware import load_hardware
+    from accsim.files.workload import load_workload
+    from accsim.result import Result
+    from accsim.simulate import simulate
+    from accsim.sparsity.weights import retained_magnitude, synthetic_weights
+    from accsim.spec.pattern import parse_pattern as pattern
+    from accsim.spec.workload import Gemm, Layer, Workload, gemm
+
+__version__ = "0.1.0"
+
+# Public name → module; imported on first use so that `accsim --help` stays quick.
+_HOMES = {
+    "AccsimError": "accsim.base.errors",
+    "InputError": "accsim.base.errors",
+    "load_hardware": "accsim.files.hardware",
+    "load_workload": "accsim.files.workload",
+    "Result": "accsim.result",
+    "simulate": "accsim.simulate",
+    "retained_magnitude": "accsim.sparsity.weights",
+    "synthetic_weights": "accsim.sparsity.weights",
+    "pattern": "accsim.spec.pattern",
+    "Gemm": "accsim.spec.workload",
+    "Layer": "accsim.spec.workload",
+    "Workload": "accsim.spec.workload",
+    "gemm": "accsim.spec.workload",
+}
+
+__all__ = [
+    "AccsimError", "Gemm", "InputError", "Layer", "Result", "Workload", "gemm", "load_hardware",
+    "load_workload", "pattern", "retained_magnitude", "simulate", "synthetic_weights",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'accsim' has no attribute '{name}'")
+    from importlib import import_module
+
+    found = getattr(import_module(_HOMES[name]), "parse_pattern" if name == "pattern" else name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

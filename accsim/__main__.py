@@ -1,0 +1,5 @@
+"""``python -m accsim`` is ``accsim``."""
+
+from accsim.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The floor: errors, units, random streams, provenance. Imports nothing of accsim."""

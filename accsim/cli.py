@@ -1,0 +1,283 @@
+"""The command line. Imports happen inside commands, so that ``accsim --help`` stays quick."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from accsim import __version__
+from accsim.base.errors import AccsimError, InputError, near
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class _Group(click.Group):
+    """A group that names the near word for an unknown command."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            hint = near(args[0], self.list_commands(ctx)) if args else ""
+            error.message = f"no such command '{args[0]}'{hint}" if args else error.message
+            raise
+
+
+@click.group(cls=_Group, context_settings=CONTEXT)
+@click.version_option(__version__, prog_name="accsim")
+def app() -> None:
+    """Simulate accelerators for sparse neural networks: latency, energy, where cycles go.
+
+    \b
+    accsim run resnet50 --hw systolic_nm_32x32 --pattern 2:4
+    accsim show hw
+    """
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; every user error is one line on stderr and exit code 2."""
+    try:
+        app.main(args=argv, prog_name="accsim", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        _fail(error.format_message())
+    except AccsimError as error:
+        _fail(str(error))
+    except (KeyboardInterrupt, click.Abort):
+        _fail("interrupted", code=130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)
+    except MemoryError:
+        _fail("out of memory: choose fewer or smaller layers, or level 'closed'")
+
+
+def _fail(message: str, code: int = 2) -> None:
+    click.echo(f"accsim: error: {message}", err=True)
+    sys.exit(code)
+
+
+@app.command()
+@click.argument("workload")
+@click.option("--hw", required=True, metavar="NAME|FILE", help="Hardware (see: accsim show hw).")
+@click.option("--pattern", metavar="PATTERN", help="Prune every weight layer: 2:4, unstructured@0.9 …")
+@click.option("--layers", multiple=True, metavar="GLOB", help="Run only layers whose name matches.")
+@click.option("--skip", multiple=True, metavar="GLOB", help="Leave matching layers unpruned.")
+@click.option("--batch", type=int, metavar="N", help="Items processed together.")
+@click.option("--dtype", metavar="FORMAT", help="int8, int16, fp8, bf16, fp16 or fp32.")
+@click.option("--level", default="closed", show_default=True, help="closed, events or register.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of weights, masks, operands.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override hardware.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write tables, figures.")
+@click.option("--no-plots", is_flag=True, help="With --out: tables only.")
+@click.option("--all-layers", is_flag=True, help="Print every layer, also equal ones in a row.")
+@click.option("--json", "as_json", is_flag=True, help="Print totals and layers as JSON.")
+@click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+def run(
+    workload: str, hw: str, pattern: str | None, layers: tuple[str, ...], skip: tuple[str, ...],
+    batch: int | None, dtype: str | None, level: str, seed: int, overrides: tuple[str, ...],
+    out: Path | None, no_plots: bool, all_layers: bool, as_json: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Simulate WORKLOAD: a name, a file, NAME:LAYER, or gemm:TxKxN.
+
+    \b
+    accsim run resnet50 --hw systolic_nm_32x32 --pattern 2:4 --out out/
+    accsim run resnet50:layer3.0.conv2 --hw systolic_ws_32x32 --level register
+    accsim run gemm:512x768x768 --hw systolic_ws_32x32 --set array.rows=64 --set dataflow=os
+    accsim run topology.csv --hw systolic_os_32x32 --set timing=scalesim_v3
+    """
+    from accsim.files.hardware import load_hardware
+    from accsim.simulate import simulate
+
+    network = _network(workload, batch, dtype, layers)
+    if pattern is not None:
+        network = network.prune(pattern, skip=skip)
+    elif skip:
+        raise InputError("--skip needs --pattern: nothing is pruned")
+    hardware = load_hardware(hw, _overrides(overrides))
+    if out is not None:
+        _writable(out)
+    with _progress(level, len(network.layers), quiet) as advance:
+        result = simulate(network, hardware, level=level, seed=seed, progress=advance)
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"totals": result.totals, "layers": result.columns}, indent=1))
+    elif not quiet:
+        _print(result, all_layers)
+    if out is not None:
+        files = result.save(out, plots=not no_plots)
+        if not quiet and not as_json:
+            click.echo(f"wrote {', '.join(f.name for f in files)} to {out}")
+
+
+def _network(word: str, batch: int | None, dtype: str | None, layers: tuple[str, ...]) -> Any:
+    """Return the workload a command-line word stands for."""
+    import re
+
+    from accsim.files.workload import load_workload
+    from accsim.spec.workload import gemm
+
+    sizes = re.fullmatch(r"gemm:(\d{1,12})[x,](\d{1,12})[x,](\d{1,12})", word)
+    if sizes:
+        t, k, n = map(int, sizes.groups())
+        network = gemm(t, k, n, dtype=dtype or "int8")
+        return network if batch is None else network.with_batch(batch)
+    if word.startswith("gemm:"):
+        raise InputError(f"a GEMM is written gemm:TxKxN, e.g. gemm:512x768x768; got '{word}'")
+    name, _, only = word.partition(":") if not Path(word).exists() else (word, "", "")
+    network = load_workload(name, batch=batch, dtype=dtype)
+    chosen = ((only,) if only else ()) + layers
+    return network.select(*chosen) if chosen else network
+
+
+def _overrides(words: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key.strip() or not value.strip():
+            raise InputError(f"--set needs KEY=VALUE, e.g. array.rows=64; got '{word}'")
+        found[key.strip()] = value.strip()
+    return found
+
+
+def _writable(folder: Path) -> None:
+    """Refuse an output folder before the work, not after it."""
+    import tempfile
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write results: {error.strerror or error}", file=folder) from None
+
+
+class _progress:  # noqa: N801 - used as a function
+    """A progress bar on stderr for the slow levels, silent otherwise."""
+
+    def __init__(self, level: str, layers: int, quiet: bool) -> None:
+        self._show = level != "closed" and not quiet and sys.stderr.isatty()
+        self._layers = layers
+
+    def __enter__(self) -> Callable[[str], None] | None:
+        if not self._show:
+            return None
+        from rich.console import Console
+        from rich.progress import Progress
+
+        self._bar = Progress(console=Console(stderr=True), transient=True)
+        self._bar.start()
+        task = self._bar.add_task("", total=self._layers)
+        return lambda name: self._bar.update(task, advance=1, description=name)
+
+    def __exit__(self, *_: object) -> None:
+        if self._show:
+            self._bar.stop()
+
+
+def _print(result: Any, all_layers: bool) -> None:
+    from rich.console import Console
+
+    from accsim.report.terminal import print_result
+
+    width = None if sys.stdout.isatty() else 120
+    print_result(result, Console(width=width, highlight=False), all_layers=all_layers)
+
+
+@app.group(cls=_Group)
+def show() -> None:
+    """List what there is: hw, workloads, patterns; with a NAME, everything about it."""
+
+
+@show.command("hw")
+@click.argument("name", required=False)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override hardware.")
+def show_hw(name: str | None, overrides: tuple[str, ...]) -> None:
+    """List hardware; with NAME print every parameter with its unit and source.
+
+    \b
+    accsim show hw
+    accsim show hw systolic_nm_32x32
+    """
+    from accsim.files import catalogue
+    from accsim.files.hardware import load_hardware
+
+    if name is None:
+        _list(
+            (known, load_hardware(known).title) for known in catalogue.names("hwconfigs")
+        )
+        return
+    from accsim.report.parameters import parameter_lines
+
+    for line in parameter_lines(load_hardware(name, _overrides(overrides))):
+        click.echo(line)
+
+
+@show.command("workloads")
+@click.argument("name", required=False)
+def show_workloads(name: str | None) -> None:
+    """List workloads; with NAME print its layers, totals and sources.
+
+    \b
+    accsim show workloads
+    accsim show workloads resnet50
+    """
+    from accsim.files import catalogue
+    from accsim.files.workload import load_workload
+    from accsim.report.parameters import workload_line, workload_lines
+
+    if name is None:
+        _list((known, workload_line(load_workload(known))) for known in catalogue.names("workloads"))
+        return
+    for line in workload_lines(load_workload(name)):
+        click.echo(line)
+
+
+@show.command("patterns")
+@click.argument("name", required=False)
+def show_patterns(name: str | None) -> None:
+    """List sparsity patterns and how they are written; with NAME check one string.
+
+    \b
+    accsim show patterns
+    accsim show patterns 2:4
+    """
+    from accsim.spec.pattern import families, parse_pattern
+
+    if name is None:
+        _list((family.grammar, family.summary) for family in families().values())
+        return
+    pattern = parse_pattern(name)
+    _list([(str(pattern), type(pattern).summary)])
+
+
+def _list(rows: Any) -> None:
+    listed = list(rows)
+    width = max((len(name) for name, _ in listed), default=0)
+    for name, text in listed:
+        click.echo(f"{name:<{width}}  {text}")
+
+
+@app.command()
+@click.argument("what", type=click.Choice(["hw", "workload", "energy"]))
+def schema(what: str) -> None:
+    """Print the JSON Schema of a file format, for editors that complete and check YAML.
+
+    \b
+    accsim schema hw > hw.schema.json
+    """
+    import json
+
+    from accsim.files.schema import schema_of
+
+    click.echo(json.dumps(schema_of(what), indent=1))
+
+
+if __name__ == "__main__":
+    main()

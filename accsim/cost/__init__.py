@@ -1,0 +1,1 @@
+"""Counts × tables: energy (area and power follow)."""

@@ -1,0 +1,1 @@
+"""Devices turn operations into schedules. Siblings that do not know each other."""

@@ -1,0 +1,224 @@
+"""The systolic device: layers → evaluation in closed form, or schedules for the engines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from accsim.devices import scalesim
+from accsim.devices.systolic_adaptive import Adaptive, MaskedFolds, best_adaptive
+from accsim.devices.systolic_compiled import evaluate_compiled
+from accsim.devices.systolic_counts import count, count_adaptive
+from accsim.devices.systolic_modes import Mode, modes
+from accsim.devices.systolic_ops import make_ops
+from accsim.devices.systolic_slots import SlotSums
+from accsim.devices.systolic_tiles import spell_out
+from accsim.devices.systolic_tiling import best, evaluate
+from accsim.sparsity.masks import Masks
+from accsim.sparsity.nm import NM
+from accsim.spec.counts import Counts, stack
+from accsim.spec.dtype import DTYPES
+from accsim.spec.hardware import Systolic
+from accsim.spec.schedule import CAUSES, TILE, Evaluation, Schedule
+from accsim.spec.workload import Layer
+
+Ints = npt.NDArray[np.int64]
+
+
+class SystolicDevice:
+    """The systolic family: registered under ``accsim.devices`` as ``systolic``."""
+
+    spec: ClassVar[type[Systolic]] = Systolic
+
+    def __init__(self, device: Systolic) -> None:
+        self.device = device
+        self._modes: dict[Any, tuple[Mode, ...]] = {}
+
+    def evaluate(self, layers: Sequence[Layer], masks: Masks) -> Evaluation:
+        """Return cycles, their causes and action counts of every layer, in closed form.
+
+        Layers of equal shape and pattern are computed once. Only a layer whose passes follow the
+        real mask asks ``masks`` for it.
+        """
+        unique, where = self._distinct(layers)
+        if self.device.timing == "scalesim_v3":
+            return _scalesim(unique, self.device).take(where)
+        if self.device.timing == "compiled":
+            return evaluate_compiled(unique, effective_macs(unique), self.device).take(where)
+        found = self._uniform(unique)
+        adapted = [self._adapted(layer, masks, int(found.cycles[i])) for i, layer in enumerate(unique)]
+        if any(adapted):
+            found = _replace(found, adapted)
+        return found.take(where)
+
+    def schedule(self, layer: Layer, masks: Masks) -> Schedule:
+        """Return the tiles of one layer, spelled out, under the tiling the closed form chose."""
+        return self._planned(layer, masks)[1]
+
+    def _planned(self, layer: Layer, masks: Masks) -> tuple[Mode, Schedule]:
+        mode = self._mode(layer)
+        ops = make_ops([layer], [mode], self.device)
+        tiling, costs = best(ops, self.device)
+        adaptive = self._adaptive(layer, masks)
+        if adaptive is not None and adaptive.cycles < int(costs.cycles[0]):
+            return self._choices(layer)[-1], adaptive.schedule
+        return mode, spell_out(ops, tiling, self.device)
+
+    def clock_tiles(self, layer: Layer, masks: Masks) -> tuple[Schedule, Ints]:
+        """Return the schedule of a layer and the cycles of its tiles counted at register level."""
+        from accsim.devices.systolic_clock import clock_tiles
+
+        mode, schedule = self._planned(layer, masks)
+        return schedule, clock_tiles(layer, mode, masks, schedule, self.device)
+
+    def _distinct(self, layers: Sequence[Layer]) -> tuple[list[Layer], npt.NDArray[np.intp]]:
+        """Return the layers that differ, and for each layer which of them it is."""
+        index: dict[Any, int] = {}
+        unique: list[Layer] = []
+        where = np.empty(len(layers), dtype=np.intp)
+        for i, layer in enumerate(layers):
+            own = layer.name if self._choices(layer)[-1].driven else None
+            key = (layer.shape_key, layer.pattern, own)
+            if key not in index:
+                index[key] = len(unique)
+                unique.append(layer)
+            where[i] = index[key]
+        return unique, where
+
+    def _choices(self, layer: Layer) -> tuple[Mode, ...]:
+        if layer.pattern not in self._modes:
+            self._modes[layer.pattern] = modes(layer.pattern, self.device.array)
+        return self._modes[layer.pattern]
+
+    def _mode(self, layer: Layer) -> Mode:
+        return self._choices(layer)[0]
+
+    def _uniform(self, layers: list[Layer]) -> Evaluation:
+        device = self.device
+        chosen = [self._mode(layer) for layer in layers]
+        ops = make_ops(layers, chosen, device)
+        tiling, costs = best(ops, device)
+        kept = effective_macs(layers)
+        bits = ops.runs * ops.stored(ops.k) * ops.n * ops.index_bits
+        bare = evaluate(ops, tiling, device, metadata=False) if bits.any() else costs
+        launch = device.launch_cycles * np.array([layer.repeats for layer in layers])
+        return Evaluation(
+            cycles=costs.cycles + launch,
+            causes=_causes(costs, np.zeros_like(launch), costs.cycles - bare.cycles, launch),
+            counts=count(ops, tiling, costs, kept, device),
+            metadata_bits=bits,
+            effective_macs=kept,
+            mode=tuple(mode.level for mode in chosen),
+        )
+
+    def _adaptive(self, layer: Layer, masks: Masks) -> Adaptive | None:
+        mode = self._choices(layer)[-1]
+        if not mode.driven:
+            return None
+        ops = make_ops([layer], [mode], self.device)
+        return best_adaptive(ops, MaskedFolds(masks.mask(layer), self.device), self.device)
+
+    def _adapted(self, layer: Layer, masks: Masks, cycles: int) -> Evaluation | None:
+        """Return the layer's evaluation under its real mask where that is faster."""
+        found = self._adaptive(layer, masks)
+        launch = self.device.launch_cycles * layer.repeats
+        if found is None or found.cycles + launch >= cycles:
+            return None
+        return _evaluation_of(found, layer, self._choices(layer)[-1], self.device)
+
+
+def effective_macs(layers: Sequence[Layer]) -> Ints:
+    """Return the multiplications with a kept weight, all runs."""
+    kept = [x.pattern.kept(x.gemm.k, x.gemm.n) * x.gemm.t * x.runs for x in layers]
+    return np.array(kept, dtype=np.int64)
+
+
+def _causes(costs: SlotSums, imbalance: Ints, metadata: Ints, launch: Ints) -> dict[str, Ints]:
+    return {
+        "work": costs.work_cycles,
+        "fill_drain": costs.compute_cycles - costs.work_cycles - imbalance,
+        "imbalance": imbalance,
+        "metadata": metadata,
+        "memory": costs.cycles - costs.compute_cycles - metadata,
+        "launch": launch,
+    }
+
+
+def _evaluation_of(found: Adaptive, layer: Layer, mode: Mode, device: Systolic) -> Evaluation:
+    """Add up the spelled-out tiles of one adaptive layer."""
+    schedule, launch = found.schedule, device.launch_cycles * layer.repeats
+    total = {name: schedule.runs * int(schedule.tiles[name].sum()) for name in TILE.names or ()}
+    bare = found.cycles_without(schedule.tiles["metadata_bytes"])
+    slots = schedule.runs * sum(piece.slots for piece in found.pieces)
+    causes = {
+        "work": total["work_cycles"],
+        "fill_drain": total["compute_cycles"] - total["work_cycles"] - total["imbalance_cycles"],
+        "imbalance": total["imbalance_cycles"],
+        "metadata": found.cycles - bare,
+        "memory": bare - total["compute_cycles"],
+        "launch": launch,
+    }
+    kept = effective_macs([layer])
+    return Evaluation(
+        cycles=np.array([found.cycles + launch]),
+        causes={cause: np.array([cycles]) for cause, cycles in causes.items()},
+        counts=count_adaptive(found, make_ops([layer], [mode], device), kept, device),
+        metadata_bits=np.array([slots * mode.index_bits]),
+        effective_macs=kept,
+        mode=(mode.level,),
+    )
+
+
+def _replace(found: Evaluation, adapted: list[Evaluation | None]) -> Evaluation:
+    """Return ``found`` with the entries that were adapted replaced."""
+    parts = [found.take(np.array([i])) if a is None else a for i, a in enumerate(adapted)]
+    return Evaluation(
+        cycles=np.concatenate([p.cycles for p in parts]),
+        causes={c: np.concatenate([p.causes[c] for p in parts]) for c in CAUSES},
+        counts=stack([p.counts for p in parts]),
+        metadata_bits=np.concatenate([p.metadata_bits for p in parts]),
+        effective_macs=np.concatenate([p.effective_macs for p in parts]),
+        mode=tuple(p.mode[0] for p in parts),
+    )
+
+
+def _scalesim(layers: list[Layer], device: Systolic) -> Evaluation:
+    """SCALE-Sim v3's own numbers: no memory, no stalls; see :mod:`accsim.devices.scalesim`."""
+    array = device.array
+    runs = np.array([layer.runs for layer in layers], dtype=np.int64)
+    t, k, n = (np.array([getattr(x.gemm, d) for x in layers], dtype=np.int64) for d in "tkn")
+    levels = [(x.pattern.n, x.pattern.m) if isinstance(x.pattern, NM) else (1, 1) for x in layers]
+    pn, pm = np.array(levels, dtype=np.int64).T
+    call = (t, k, n, array.rows, array.cols, device.dataflow, pn, pm)
+    cycles = runs * scalesim.cycles(*call)
+    counts, percent = scalesim.sram_counts(*call), scalesim.utilisations(*call)
+    size = np.array([DTYPES[layer.dtype].bytes for layer in layers], dtype=np.int64)
+    none = np.zeros_like(cycles)
+    kept = effective_macs(layers)
+    x_reads = np.rint(counts.ifmap_reads).astype(np.int64)
+    return Evaluation(
+        cycles=cycles,
+        causes={cause: cycles if cause == "work" else none for cause in CAUSES},
+        counts=Counts(
+            macs=kept, select_bits=none, register_bits=none,
+            sram_x_read_bytes=runs * x_reads * size,
+            sram_w_read_bytes=runs * counts.filter_reads * size,
+            sram_y_read_bytes=none, sram_x_write_bytes=none, sram_w_write_bytes=none,
+            sram_y_write_bytes=runs * counts.ofmap_writes * size,
+            dram_read_bytes=none, dram_write_bytes=none,
+        ),
+        metadata_bits=none,
+        effective_macs=kept,
+        mode=("scalesim_v3",) * len(layers),
+        extra={
+            "overall_utilisation_percent": percent.overall,
+            "mapping_efficiency_percent": percent.mapping_efficiency,
+            "compute_utilisation_percent": percent.compute,
+            "ifmap_reads": runs * counts.ifmap_reads,
+            "filter_reads": runs * counts.filter_reads.astype(np.float64),
+            "ofmap_writes": runs * counts.ofmap_writes.astype(np.float64),
+        },
+    )  # fmt: skip

@@ -1,0 +1,269 @@
+"""Layers whose passes follow the real mask: fold by fold, from the non-zeros that are there.
+
+A block is the ``lanes`` consecutive k rows one PE covers in one column. A PE holds as many
+non-zeros of it as it has multipliers; a fuller block takes several passes, and all PEs of a fold
+(ws), all columns of a step (os) or all rows of a step (is) wait for the fullest. A fold or step
+with no non-zeros at all is skipped.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from accsim.devices.systolic_folds import DATAFLOWS, fold_sequence
+from accsim.devices.systolic_ops import Ops
+from accsim.devices.systolic_tiles import with_costs
+from accsim.devices.systolic_tiling import DIMS, Tilings, candidates, reloads
+from accsim.kernels.pipeline import pipeline_cycles
+from accsim.spec.hardware import Systolic
+from accsim.spec.schedule import Schedule
+
+Ints = npt.NDArray[np.int64]
+MAX_TILES = 20_000  # a tiling of more pieces than this is never the fastest worth spelling out
+
+
+class PieceCost(NamedTuple):
+    """One t × k × n piece: cycles on the array, slots it stores, and what the array does."""
+
+    compute_cycles: int
+    work_cycles: int
+    imbalance_cycles: int
+    slots: int
+    pe_steps: int  # PEs times steps they take part in
+    x_values: int  # activations that enter the array
+    sums: int  # partial sums written to the output buffer (and read back)
+
+
+class MaskedFolds:
+    """Passes of every fold of one layer, from its mask (k, n)."""
+
+    def __init__(self, mask: npt.NDArray[np.bool_], device: Systolic) -> None:
+        self._device, self._array = device, device.array
+        self._flow = DATAFLOWS[device.dataflow]
+        k, n = self._shape = mask.shape
+        lanes = device.array.lanes
+        padded = np.zeros((-(-k // lanes) * lanes, n), dtype=np.uint8)
+        padded[:k] = mask
+        self._held = padded.reshape(-1, lanes, n).sum(axis=1, dtype=np.int64)
+        self._passes = -(-self._held // device.array.multipliers)
+        self._known: dict[tuple[int, ...], PieceCost] = {}
+
+    @cached_property
+    def whole(self) -> PieceCost:
+        """The layer as one piece of a single row of X: its slots do not depend on the tiling."""
+        k, n = self._shape
+        return self.piece(1, 0, k, 0, n)
+
+    @cached_property
+    def total_passes(self) -> int:
+        """Passes of the whole layer, summed over folds (ws) or steps (os, is)."""
+        return int(self._piece_passes(slice(None), slice(None))[0].sum())
+
+    def busy_pieces(self, k: int, n: int) -> int:
+        """Return how many k × n pieces of W keep the array busy at all (os: every one does)."""
+        if self._flow.stream == "k":
+            return -(-self._shape[0] // k) * -(-self._shape[1] // n)
+        rows = np.arange(0, len(self._held), max(k // self._array.lanes, 1))
+        sums = np.add.reduceat(np.add.reduceat(self._held, rows, axis=0), np.arange(0, self._shape[1], n), axis=1)
+        return int(np.count_nonzero(sums))
+
+    def _piece_passes(self, blocks: slice, cols: slice) -> tuple[Ints, Ints]:
+        """Return passes and non-zeros per (row group, column group) of a piece."""
+        array = self._array
+        height = array.rows if self._flow.rows == "k" else 1
+        width = array.cols if self._flow.cols == "n" else 1
+        passes, held = self._passes[blocks, cols], self._held[blocks, cols]
+        at_row, at_col = np.arange(0, passes.shape[0], height), np.arange(0, passes.shape[1], width)
+        most = np.maximum.reduceat(np.maximum.reduceat(passes, at_row, axis=0), at_col, axis=1)
+        total = np.add.reduceat(np.add.reduceat(held, at_row, axis=0), at_col, axis=1)
+        return most, total
+
+    def piece(self, t: int, k0: int, k: int, n0: int, n: int) -> PieceCost:
+        """Return what a piece of t rows, k from k0 and n from n0 costs; equal pieces once."""
+        key = (t, k0, k, n0, n)
+        if key not in self._known:
+            self._known[key] = self._measure(*key)
+        return self._known[key]
+
+    def _measure(self, t: int, k0: int, k: int, n0: int, n: int) -> PieceCost:
+        array = self._array
+        blocks = slice(k0 // array.lanes, -(-(k0 + k) // array.lanes))
+        passes, held = self._piece_passes(blocks, slice(n0, n0 + n))
+        rows = _parts(blocks.stop - blocks.start, array.rows if self._flow.rows == "k" else 1)
+        cols = _parts(n, array.cols if self._flow.cols == "n" else 1)
+        shape = {"ws": self._weights, "os": self._outputs, "is": self._inputs}
+        return shape[self._device.dataflow](t, passes, held, rows, cols)
+
+    def _fold_cycles(self, r: Ints, c: Ints, s: Ints) -> tuple[int, int]:
+        array = self._array
+        return fold_sequence(
+            r, c, s, rows=array.rows, stationary=self._flow.stationary,
+            double_buffering=array.double_buffering,
+        )  # fmt: skip
+
+    def _weights(self, t: int, passes: Ints, held: Ints, rows: Ints, cols: Ints) -> PieceCost:
+        """ws: passes are extra folds, columns outermost."""
+        slots = self._array.multipliers
+        capacity = rows[:, None] * cols[None, :] * slots
+        ideal = np.where(passes > 0, np.maximum(-(-held // capacity), 1), 0)
+        repeat = passes.T.ravel()
+        r = np.repeat(np.tile(rows, len(cols)), repeat)
+        c = np.repeat(np.repeat(cols, len(rows)), repeat)
+        total, work = self._fold_cycles(r, c, np.full(len(r), t))
+        lost = t * int((passes - ideal).sum())
+        stored = int((passes * capacity).sum())
+        return PieceCost(
+            total, work - lost, lost, stored, t * stored // slots,
+            int((passes * rows[:, None]).sum()) * t * self._array.lanes,
+            int((passes * cols[None, :]).sum()) * t,
+        )  # fmt: skip
+
+    def _outputs(self, t: int, passes: Ints, held: Ints, rows: Ints, cols: Ints) -> PieceCost:
+        """os: passes are extra steps; every row group of t streams them all."""
+        slots = self._array.multipliers
+        steps = np.maximum(passes.sum(axis=0), 1)
+        ideal = np.maximum(-(-held.sum(axis=0) // (cols * slots)), 1)
+        heights = _parts(t, self._array.rows)
+        total, work = self._fold_cycles(
+            np.repeat(heights, len(cols)), np.tile(cols, len(heights)), np.tile(steps, len(heights))
+        )
+        lost = int((steps - ideal).sum()) * len(heights)
+        stored = int((passes * cols[None, :]).sum()) * slots
+        return PieceCost(
+            total, work - lost, lost, stored, t * stored // slots,
+            int(passes.sum()) * t * self._array.lanes, int(cols.sum()) * t,
+        )  # fmt: skip
+
+    def _inputs(self, t: int, passes: Ints, held: Ints, rows: Ints, cols: Ints) -> PieceCost:
+        """is: passes are extra steps; every column group of t streams them all."""
+        slots = self._array.multipliers
+        steps = passes.sum(axis=1)
+        ideal = np.where(steps > 0, np.maximum(-(-held.sum(axis=1) // (rows * slots)), 1), 0)
+        widths = _parts(t, self._array.cols)
+        runs = steps > 0
+        r, s = rows[runs], steps[runs]
+        total, work = self._fold_cycles(
+            np.tile(r, len(widths)), np.repeat(widths, len(r)), np.tile(s, len(widths))
+        )
+        lost = int((steps - ideal).sum()) * len(widths)
+        stored = int((passes * rows[:, None]).sum()) * slots
+        return PieceCost(
+            total, work - lost, lost, stored, t * stored // slots,
+            int(r.sum()) * t * self._array.lanes, int(s.sum()) * t,
+        )  # fmt: skip
+
+
+def _parts(extent: int, size: int) -> Ints:
+    """Cut ``extent`` in parts of ``size``, the last one ragged."""
+    parts = np.full(-(-extent // size), size, dtype=np.int64)
+    parts[-1] = extent - size * (len(parts) - 1)
+    return parts
+
+
+class Adaptive(NamedTuple):
+    """The best tiling of one layer under its real mask, spelled out."""
+
+    tiling: Tilings
+    schedule: Schedule
+    pieces: list[PieceCost]
+
+    @property
+    def cycles(self) -> int:
+        """Cycles of the pipeline, launch not counted."""
+        return self.cycles_without(0)
+
+    def cycles_without(self, load_bytes: Ints | int) -> int:
+        """Return the pipeline's cycles with some of each tile's load left out."""
+        schedule = self.schedule
+        tiles = schedule.tiles
+        return pipeline_cycles(
+            tiles["compute_cycles"], tiles["load_bytes"] - load_bytes, tiles["store_bytes"],
+            bytes_per_cycle=schedule.bytes_per_cycle, latency_cycles=schedule.latency_cycles,
+            double_buffered=schedule.double_buffered, runs=schedule.runs,
+        )  # fmt: skip
+
+
+def best_adaptive(ops: Ops, folds: MaskedFolds, device: Systolic) -> Adaptive | None:
+    """Return the tiling with the least cycles (then bytes); None when no tiling fits the buffers.
+
+    ``ops`` has length 1 and stores no slots of its own: packed sizes come from the mask.
+    """
+    found = candidates(ops, device)
+    bound = _bound(ops, found, folds, device)
+    best: Adaptive | None = None
+    least = (float("inf"), 0)
+    for at in np.argsort(bound, kind="stable"):
+        if bound[at] > least[0]:
+            break
+        one = found.take(np.array([at]))
+        if _tiles(ops, one) > MAX_TILES and best is not None:
+            continue
+        tried = _spell_out(ops, one, folds, device)
+        if tried is None:
+            continue
+        tiles = tried.schedule.tiles
+        cost = (float(tried.cycles), int(tiles["load_bytes"].sum() + tiles["store_bytes"].sum()))
+        if cost < least:
+            best, least = tried, cost
+    return best
+
+
+def _tiles(ops: Ops, tiling: Tilings) -> int:
+    count = 1
+    for d in DIMS:
+        count *= -(-int(getattr(ops, d)[0]) // int(getattr(tiling, d)[0]))
+    return count
+
+
+def _bound(
+    ops: Ops, tiles: Tilings, folds: MaskedFolds, device: Systolic
+) -> npt.NDArray[np.float64]:
+    """Return cycles no tiling can beat: streaming and drains with the edges, or all traffic."""
+    one, array = ops.take(tiles.op), device.array
+    number = {d: -(-getattr(one, d) // getattr(tiles, d)) for d in DIMS}
+    x, w = reloads(number, tiles.keep_x)
+    packed = folds.whole.slots * (int(ops.operand_bits[0]) + int(ops.index_bits[0])) // 8
+    outputs = one.y_bytes(one.t, one.n)
+    traffic = one.x_bytes(one.t, one.k) * x + packed * w + outputs
+    edges = one.x_bytes(tiles.t, tiles.k) / device.dram_bytes_per_cycle
+    t = int(ops.t[0])
+    streams = {"ws": t, "os": -(-t // array.rows), "is": -(-t // array.cols)}
+    pairs = list(zip(tiles.k.tolist(), tiles.n.tolist(), strict=True))
+    busy = {pair: folds.busy_pieces(*pair) for pair in set(pairs)}
+    drains = number["t"] * np.array([busy[pair] for pair in pairs]) * array.rows
+    streaming = folds.total_passes * streams[device.dataflow]
+    bound: npt.NDArray[np.float64] = np.maximum(
+        one.runs * (streaming + drains) + edges,
+        one.runs * (traffic / device.dram_bytes_per_cycle),
+    )
+    return bound
+
+
+def _spell_out(
+    ops: Ops, tiling: Tilings, folds: MaskedFolds, device: Systolic
+) -> Adaptive | None:
+    bits, index = int(ops.operand_bits[0]), int(ops.index_bits[0])
+    pieces: list[PieceCost] = []
+
+    def costs(tiles: npt.NDArray[np.void]) -> Ints:
+        columns = [tiles[name].tolist() for name in ("t", "k0", "k", "n0", "n")]
+        pieces.extend(folds.piece(*key) for key in zip(*columns, strict=True))
+        for field in ("compute_cycles", "work_cycles", "imbalance_cycles"):
+            tiles[field] = [getattr(piece, field) for piece in pieces]
+        slots = np.array([piece.slots for piece in pieces], dtype=np.int64)
+        values = -(-slots * bits // 8)
+        tiles["metadata_bytes"] = -(-slots * (bits + index) // 8) - values
+        return values
+
+    schedule = with_costs(ops, tiling, device, costs)
+    fullest = max(-(-piece.slots * (bits + index) // 8) for piece in pieces)
+    sram = device.memory.sram
+    single = int(tiling.k[0] == ops.k[0] and tiling.n[0] == ops.n[0] and ops.runs[0] == 1)
+    room = sram.w.bytes if single or not sram.double_buffered else sram.w.bytes // 2
+    if fullest > room:
+        return None
+    return Adaptive(tiling, schedule, pieces)

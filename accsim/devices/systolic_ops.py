@@ -1,0 +1,138 @@
+"""The GEMMs of a workload as arrays, one entry an operation, ready for the closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from accsim.devices.systolic_folds import DATAFLOWS
+from accsim.devices.systolic_modes import Mode
+from accsim.spec.dtype import DTYPES
+from accsim.spec.hardware import Systolic
+from accsim.spec.workload import Conv2d, Layer
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Ops:
+    """One array a quantity, all of one length. Bits are per element (or per stored slot)."""
+
+    t: Ints
+    k: Ints
+    n: Ints
+    runs: Ints
+    lanes: Ints  # k rows one PE covers
+    group: Ints  # k rows one packed group covers
+    slots: Ints  # slots stored a group
+    passes: Ints
+    index_bits: Ints
+    operand_bits: Ints
+    sum_bits: Ints  # partial sums in the output buffer
+    channels: Ints  # of the input map: the part of k that lies at one kernel position
+    out_rows: Ints  # output map of one item, rows and columns
+    out_cols: Ints
+    reach: Ints  # input rows between the first and the last an output row needs, inclusive
+    step: Ints  # input rows from one output row to the next
+    in_rows: Ints  # input rows of one item that are used at all
+    in_cols: Ints
+
+    def __len__(self) -> int:
+        return len(self.t)
+
+    def take(self, which: npt.NDArray[np.intp]) -> Ops:
+        """Return the chosen entries, in that order, repeats allowed."""
+        return Ops(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
+
+    def widen(self, axes: int) -> Ops:
+        """Return the same entries with ``axes`` axes of length 1 behind, for broadcasting."""
+        shape = (-1,) + (1,) * axes
+        return Ops(**{f.name: getattr(self, f.name).reshape(shape) for f in fields(self)})
+
+    def blocks(self, k: Ints) -> Ints:
+        """Return PE rows' worth of blocks in k rows."""
+        return -(-k // self.lanes)
+
+    def stored(self, k: Ints) -> Ints:
+        """Return the slots stored for k rows of one column."""
+        return k // self.group * self.slots + np.minimum(self.slots, k % self.group)
+
+    def weight_bytes(self, k: Ints, n: Ints, *, metadata: bool = True) -> Ints:
+        """Return the bytes of a k × n piece of packed weights, rounded up to whole bytes."""
+        bits = self.operand_bits + (self.index_bits if metadata else 0)
+        return -(-self.stored(k) * n * bits // 8)
+
+    def x_bytes(self, t: Ints, k: Ints) -> Ints:
+        """Return the bytes of the inputs that t × k lowered activations are made of.
+
+        A convolution is lowered between buffer and array, so DRAM and buffer hold each input once:
+        the input rows that whole output rows need, halo included, and never more than t · k.
+        """
+        inputs = self._pixels(t) * np.minimum(self.channels, k)
+        return np.minimum(t * k, inputs) * self.operand_bits // 8
+
+    def _pixels(self, t: Ints) -> Ints:
+        """Return the input positions under t consecutive output positions (an upper bound)."""
+        whole = self.out_rows * self.out_cols
+        touched = np.where(t % self.out_cols == 0, t // self.out_cols, (t - 1) // self.out_cols + 2)
+        rows = np.minimum(touched, self.out_rows)
+        part = np.minimum((rows - 1) * self.step + self.reach, self.in_rows)
+        return np.where(t >= whole, -(-t // whole) * self.in_rows, part) * self.in_cols
+
+    def y_bytes(self, t: Ints, n: Ints) -> Ints:
+        """Return the bytes of a t × n piece of outputs, stored in the operands' format."""
+        return t * n * self.operand_bits // 8
+
+    def sum_bytes(self, t: Ints, n: Ints) -> Ints:
+        """Return the bytes of a t × n piece of partial sums."""
+        return t * n * self.sum_bits // 8
+
+
+def make_ops(layers: list[Layer], chosen: list[Mode], device: Systolic) -> Ops:
+    """Return the arrays of layers, each in its chosen mode."""
+    rows = [
+        (
+            layer.gemm.t, layer.gemm.k, layer.gemm.n, layer.runs,
+            mode.lanes, mode.group, mode.slots, mode.passes, mode.index_bits,
+            DTYPES[layer.dtype].bits,
+            32 if DTYPES[layer.dtype].floating else device.array.accumulator_bits,
+            *_input_map(layer),
+        )
+        for layer, mode in zip(layers, chosen, strict=True)
+    ]  # fmt: skip
+    columns = np.array(rows, dtype=np.int64).reshape(len(rows), -1).T
+    return Ops(*columns)
+
+
+def _input_map(layer: Layer) -> tuple[int, ...]:
+    """Return channels, output rows and columns, reach, step, used input rows and columns."""
+    op = layer.op
+    if not isinstance(op, Conv2d):
+        return (layer.gemm.k, 1, 1, 1, 1, 1, 1)
+    used = []
+    for axis in (0, 1):
+        span, step = op.dilation[axis] * (op.kernel[axis] - 1) + 1, op.stride[axis]
+        out = op.output(axis)
+        # A stride that skips inputs never loads them.
+        taken = (out - 1) * step + span if span >= step else out * span
+        used.append((span, step if span >= step else span, min(op.size[axis], taken)))
+    (reach, step, rows), (_, _, cols) = used
+    return (op.in_channels // op.groups, op.output(0), op.output(1), reach, step, rows, cols)
+
+
+def fold_extents(ops: Ops, dataflow: str, t: Ints, k: Ints, n: Ints) -> tuple[Ints, Ints, Ints]:
+    """Return rows, columns and stream steps that a t × k × n piece occupies on the array."""
+    along = {"t": t, "k": ops.blocks(k), "n": n}
+    flow = DATAFLOWS[dataflow]
+    repeat = ops.passes if dataflow != "ws" else 1
+    return along[flow.rows], along[flow.cols], along[flow.stream] * repeat
+
+
+def units(ops: Ops, device: Systolic) -> dict[str, Ints]:
+    """Return the smallest piece of t, k and n a tile is cut in: a fold, or a stream step."""
+    flow = DATAFLOWS[device.dataflow]
+    size = {flow.rows: device.array.rows, flow.cols: device.array.cols, flow.stream: 1}
+    one = np.ones(len(ops), dtype=np.int64)
+    return {"t": one * size["t"], "k": ops.lanes * size["k"], "n": one * size["n"]}

@@ -1,0 +1,1 @@
+"""Schedule → timeline: the closed form, and events between tiles."""

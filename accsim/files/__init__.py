@@ -1,0 +1,1 @@
+"""YAML, CSV → nouns, with file:line errors; the catalogue of workloads/ and hwconfigs/."""

@@ -1,0 +1,129 @@
+"""JSON Schemas of the file formats, as the loaders accept them: sourced numbers included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from accsim.base.errors import InputError, one_of
+from accsim.files.hardware import device_kinds, device_of
+from accsim.spec.hardware import Energy, Sourced
+from accsim.spec.workload import Conv2d, Layer, Linear, Matmul, Published
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def schema_of(what: str) -> dict[str, Any]:
+    """Return the JSON Schema of ``hw``, ``workload`` or ``energy`` files.
+
+    Raises:
+        InputError: another word.
+    """
+    makers = {"hw": _hardware, "workload": _workload, "energy": _energy}
+    if what not in makers:
+        raise InputError(f"schema must be one of {one_of(makers)}; got '{what}'")
+    return {"$schema": DIALECT, "title": f"accsim {what} file"} | makers[what]()
+
+
+def _hardware() -> dict[str, Any]:
+    kinds = [_device(kind) for kind in device_kinds()]
+    schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
+    return schema
+
+
+def _device(kind: str) -> dict[str, Any]:
+    schema = _sourced(device_of(kind).spec.model_json_schema())
+    properties = schema["properties"]
+    properties.pop("sources")
+    properties["extends"] = {"type": "string", "description": "name or path of a file to lay this over"}
+    properties["energy"] = {
+        "anyOf": [{"type": "string", "description": "name of a table in energy/"}, properties["energy"]]
+    }
+    schema["required"] = []  # the file it extends may bring them
+    return schema
+
+
+def _energy() -> dict[str, Any]:
+    schema = _sourced(Energy.model_json_schema())
+    schema["required"] = [key for key in schema["required"] if key != "table"]
+    return schema
+
+
+def _workload() -> dict[str, Any]:
+    layer = Layer.model_json_schema()
+    definitions = layer.pop("$defs", {})
+    fields = layer["properties"]
+    for name in ("op", "batch"):
+        fields.pop(name, None)
+    for key, operator in (("conv2d", Conv2d), ("linear", Linear), ("matmul", Matmul)):
+        own = operator.model_json_schema()
+        own["properties"].pop("kind")
+        own["properties"] = {k: _pairs(k, v) for k, v in own["properties"].items()}
+        fields[key] = own
+    one = {"type": "object", "properties": fields, "required": ["name"], "additionalProperties": False}
+    one["oneOf"] = [{"required": [key]} for key in ("conv2d", "linear", "matmul")]
+    head = {
+        "type": "object",
+        "properties": {
+            "count": {"type": "integer", "minimum": 1},
+            "start": {"type": "integer", "minimum": 0},
+            "name": {"type": "string", "pattern": r"\{i\}"},
+        },
+        "required": ["count", "name"],
+        "additionalProperties": False,
+    }
+    layers = {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/entry"}}
+    blocks = {
+        "type": "object",
+        "properties": {"blocks": head, "layers": layers},
+        "required": ["blocks", "layers"],
+        "additionalProperties": False,
+    }
+    published = {"type": "object", "additionalProperties": Published.model_json_schema()}
+    text = {"type": "string"}
+    return {
+        "type": "object",
+        "properties": {
+            "name": text, "title": text, "license": text,
+            "sources": {"type": "array", "items": text},
+            "dtype": fields["dtype"], "batch": {"type": "integer", "minimum": 1},
+            "published": published, "layers": layers,
+        },
+        "required": ["layers"],
+        "additionalProperties": False,
+        "$defs": definitions | {"entry": {"anyOf": [one, blocks]}},
+    }  # fmt: skip
+
+
+def _pairs(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """Let one number stand for a pair, as the loader does."""
+    if schema.get("type") != "array":
+        return schema
+    default = {"default": schema["default"]} if "default" in schema else {}
+    return {"anyOf": [schema["items"] if "items" in schema else schema["prefixItems"][0], schema]} | default
+
+
+def _sourced(schema: Any) -> Any:
+    """Let every number be written with its source, and a mapping carry one for all below it."""
+    if isinstance(schema, list):
+        return [_sourced(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("type") in ("integer", "number"):
+        return {"anyOf": [schema, {"type": "string"}, _quantity(schema)]} | {
+            key: schema[key] for key in ("title", "description", "default") if key in schema
+        }
+    copy = {key: _sourced(value) for key, value in schema.items()}
+    if copy.get("type") == "object" and "properties" in copy:
+        copy["properties"]["source"] = {"type": "string", "description": "covers all numbers below"}
+    return copy
+
+
+def _quantity(number: dict[str, Any]) -> dict[str, Any]:
+    fields = dict(Sourced.model_json_schema()["properties"])
+    fields["value"] = {"anyOf": [number, {"type": "string"}]}
+    return {
+        "type": "object",
+        "properties": fields,
+        "required": ["value", "source"],
+        "additionalProperties": False,
+    }

@@ -1,0 +1,273 @@
+"""Result: what a run says, as totals, as a table with one row a layer, as files, as figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from accsim.base.errors import InputError
+from accsim.base.provenance import config_hash
+from accsim.spec.hardware import Systolic
+from accsim.spec.schedule import CAUSES, Evaluation
+from accsim.spec.workload import Workload
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import pandas as pd
+
+STALLS = tuple(cause for cause in CAUSES if cause != "work")
+
+# Every column of the table: name → meaning. Extra columns of a device come behind.
+COLUMNS = {
+    "layer": "name of the layer",
+    "op": "what it is: conv2d, linear, matmul",
+    "t": "rows of one GEMM: tokens, or output pixels × batch",
+    "k": "reduction of one GEMM (of one group)",
+    "n": "columns of one GEMM: output features (of one group)",
+    "repeats": "GEMMs of this shape the layer runs: repeats × groups (× batch for activation products)",
+    "pattern": "sparsity pattern of the weights",
+    "mode": "how the device runs it: its n:m level, dense, or adaptive",
+    "dtype": "number format of operands",
+    "cycles": "total cycles, all repeats: work_cycles + stall_cycles",
+    "work_cycles": "cycles the array streams operands, skew of the wavefront included",
+    "stall_cycles": "cycles of every other cause: the sum of the following five columns",
+    "fill_drain_cycles": "loading stationary operands and draining outputs, where not overlapped",
+    "imbalance_cycles": "passes the fullest PE makes the others wait for (adaptive mode)",
+    "metadata_cycles": "waiting for DRAM that would vanish if positions of non-zeros were free",
+    "memory_cycles": "waiting for DRAM otherwise",
+    "launch_cycles": "fixed overhead of starting the layer",
+    "utilisation": "effective MACs / (cycles × multipliers); never above 1",
+    "macs": "multiply-accumulates of the dense layer, all repeats",
+    "effective_macs": "of these, with a kept weight",
+    "dram_read_bytes": "bytes from DRAM: inputs, packed weights, metadata",
+    "dram_write_bytes": "bytes to DRAM: outputs in the operands' format",
+    "sram_read_bytes": "bytes read from the buffers by the array and by stores",
+    "sram_write_bytes": "bytes written to the buffers by loads and by the array",
+    "metadata_bits": "bits that say where the stored weights are, all repeats",
+    "energy_j": "energy of the layer: the sum of its parts",
+    "energy_mac_j": "multiplications and additions",
+    "energy_select_j": "activation multiplexers of n:m PEs",
+    "energy_register_j": "PE registers",
+    "energy_sram_j": "buffers",
+    "energy_dram_j": "DRAM transfers",
+    "energy_static_j": "leakage and standby over the layer's time",
+    "latency_s": "cycles / clock",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The outcome of :func:`accsim.simulate`. Rates and totals are computed from exact counts."""
+
+    workload: Workload
+    hardware: Systolic
+    level: str
+    seed: int
+    evaluation: Evaluation
+    energy_parts_pj: dict[str, npt.NDArray[np.float64]]
+    version: str
+
+    @property
+    def cycles(self) -> int:
+        """Cycles of the whole workload, layer after layer."""
+        return int(self.evaluation.cycles.sum())
+
+    @property
+    def latency_s(self) -> float:
+        """Seconds of the whole workload."""
+        return self.cycles / (self.hardware.clock_ghz * 1e9)
+
+    @property
+    def energy_j(self) -> float:
+        """Joules of the whole workload: the sum over layers and parts."""
+        return sum(self.energy_parts_j.values())
+
+    @property
+    def energy_parts_j(self) -> dict[str, float]:
+        """Joules by part: mac, select, register, sram, dram, static."""
+        return {part: float(pj.sum()) * 1e-12 for part, pj in self.energy_parts_pj.items()}
+
+    @property
+    def causes(self) -> dict[str, int]:
+        """Cycles by cause; they sum to ``cycles``."""
+        return {cause: int(c.sum()) for cause, c in self.evaluation.causes.items()}
+
+    @property
+    def dram_bytes(self) -> int:
+        """Bytes to and from DRAM."""
+        counts = self.evaluation.counts
+        return int(counts.dram_read_bytes.sum() + counts.dram_write_bytes.sum())
+
+    @property
+    def utilisation(self) -> float:
+        """Effective MACs over what the multipliers could have done in the time."""
+        peak = self.cycles * self.hardware.peak_macs_per_cycle
+        return float(self.evaluation.effective_macs.sum()) / peak if peak else 0.0
+
+    @property
+    def effective_tops(self) -> float:
+        """Tera-operations a second, 2 for each MAC with a kept weight."""
+        seconds = self.latency_s
+        return 2 * float(self.evaluation.effective_macs.sum()) / seconds / 1e12 if seconds else 0.0
+
+    @cached_property
+    def columns(self) -> dict[str, list[Any]]:
+        """The table as plain lists, in the order of COLUMNS, extra columns behind."""
+        found, layers = self.evaluation, self.workload.layers
+        peak = self.hardware.peak_macs_per_cycle
+        own: dict[str, Any] = {
+            "layer": [x.name for x in layers], "op": [x.op.kind for x in layers],
+            "t": [x.gemm.t for x in layers], "k": [x.gemm.k for x in layers],
+            "n": [x.gemm.n for x in layers], "repeats": [x.runs for x in layers],
+            "pattern": [str(x.pattern) for x in layers], "mode": list(found.mode),
+            "dtype": [x.dtype for x in layers],
+            "cycles": found.cycles, "work_cycles": found.causes["work"],
+            "stall_cycles": sum(found.causes[cause] for cause in STALLS),
+        }  # fmt: skip
+        own |= {f"{cause}_cycles": found.causes[cause] for cause in STALLS}
+        room = np.maximum(found.cycles, 1) * float(peak)
+        own |= {
+            "utilisation": found.effective_macs / room,
+            "macs": [x.macs for x in layers],
+            "effective_macs": found.effective_macs,
+            "metadata_bits": found.metadata_bits,
+        }
+        for name in ("dram_read_bytes", "dram_write_bytes", "sram_read_bytes", "sram_write_bytes"):
+            own[name] = getattr(found.counts, name)
+        parts = {f"energy_{part}_j": pj * 1e-12 for part, pj in self.energy_parts_pj.items()}
+        own |= parts | {"energy_j": sum(parts.values())}
+        own["latency_s"] = found.cycles / (self.hardware.clock_ghz * 1e9)
+        ordered = {name: _plain(own[name]) for name in COLUMNS}
+        return ordered | {name: _plain(values) for name, values in found.extra.items()}
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row a layer, a pandas DataFrame; columns as in ``accsim.result.COLUMNS``."""
+        import pandas as pd
+
+        return pd.DataFrame(self.columns)
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """The totals of the run as plain numbers."""
+        counts = self.evaluation.counts
+        return {
+            "cycles": self.cycles,
+            "latency_s": self.latency_s,
+            "energy_j": self.energy_j,
+            "energy_parts_j": self.energy_parts_j,
+            "cycles_by_cause": self.causes,
+            "macs": self.workload.macs,
+            "effective_macs": int(self.evaluation.effective_macs.sum()),
+            "effective_tops": self.effective_tops,
+            "utilisation": self.utilisation,
+            "dram_read_bytes": int(counts.dram_read_bytes.sum()),
+            "dram_write_bytes": int(counts.dram_write_bytes.sum()),
+            "sram_read_bytes": int(counts.sram_read_bytes.sum()),
+            "sram_write_bytes": int(counts.sram_write_bytes.sum()),
+            "metadata_bits": int(self.evaluation.metadata_bits.sum()),
+        }
+
+    @cached_property
+    def configuration(self) -> dict[str, Any]:
+        """Everything that decided the result: hardware, workload, level, seed. JSON-ready."""
+        hardware = self.hardware.model_dump(mode="json", exclude={"sources"})
+        return {
+            "level": self.level,
+            "seed": self.seed,
+            "hardware": hardware,
+            "workload": self.workload.model_dump(mode="json"),
+        }
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Version, hash of the configuration, seed, energy table, and the source of every number."""
+        return {
+            "accsim": self.version,
+            "config_sha256": config_hash(self.configuration),
+            "seed": self.seed,
+            "level": self.level,
+            "energy_table": self.hardware.energy.table,
+            "hardware_sources": {
+                path: source.model_dump(mode="json", exclude_none=True)
+                for path, source in self.hardware.sources.items()
+            },
+            "workload_sources": list(self.workload.sources),
+        }
+
+    def plot(self) -> dict[str, matplotlib.figure.Figure]:
+        """Return the figures by name: ``cycles`` (stacked by cause) and ``roofline``."""
+        from accsim.report.figures import figures
+
+        return figures(self)
+
+    def save(self, folder: str | Path, *, plots: bool = True) -> list[Path]:
+        """Write tables, configuration, provenance and figures to a folder; return the files.
+
+        ``layers.csv``, ``layers.json`` (and ``layers.parquet`` where pyarrow is installed),
+        ``run.json`` (totals, configuration, provenance), ``cycles.png/.svg``, ``roofline.png/.svg``.
+
+        Raises:
+            InputError: the folder cannot be made or written.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            files = list(self._write_tables(folder))
+            if plots:
+                from accsim.report.figures import save_figures
+
+                files += save_figures(self, folder)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise InputError(f"cannot write results: {reason}", file=folder) from None
+        return files
+
+    def _write_tables(self, folder: Path) -> Iterator[Path]:
+        columns = self.columns
+        rows = list(zip(*columns.values(), strict=True))
+        path = folder / "layers.csv"
+        with path.open("w", newline="", encoding="utf-8") as handle:
+            writer = csv.writer(handle)
+            writer.writerow(columns)
+            writer.writerows(rows)
+        yield path
+        path = folder / "layers.json"
+        records = [dict(zip(columns, row, strict=True)) for row in rows]
+        path.write_text(_json({"columns": COLUMNS, "rows": records}), encoding="utf-8")
+        yield path
+        path = folder / "run.json"
+        run = {
+            "totals": self.totals,
+            "provenance": self.provenance,
+            "configuration": self.configuration,
+        }
+        path.write_text(_json(run), encoding="utf-8")
+        yield path
+        if _has_pyarrow():
+            path = folder / "layers.parquet"
+            self.table.to_parquet(path)
+            yield path
+
+
+def _plain(values: Any) -> list[Any]:
+    listed: list[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    return listed
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+
+
+def _has_pyarrow() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("pyarrow") is not None
