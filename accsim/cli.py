@@ -22,9 +22,10 @@ class _Group(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            hint = near(args[0], self.list_commands(ctx)) if args else ""
-            error.message = f"no such command '{args[0]}'{hint}" if args else error.message
-            raise
+            if not args:
+                raise
+            hint = near(args[0], self.list_commands(ctx))
+            raise click.UsageError(f"no such command '{args[0]}'{hint}", ctx) from error
 
 
 @click.group(cls=_Group, context_settings=CONTEXT)
@@ -65,7 +66,9 @@ def _fail(message: str, code: int = 2) -> None:
 @app.command()
 @click.argument("workload")
 @click.option("--hw", required=True, metavar="NAME|FILE", help="Hardware (see: accsim show hw).")
-@click.option("--pattern", metavar="PATTERN", help="Prune every weight layer: 2:4, unstructured@0.9 …")
+@click.option(
+    "--pattern", metavar="PATTERN", help="Prune every weight layer: 2:4, unstructured@0.9 …"
+)
 @click.option("--layers", multiple=True, metavar="GLOB", help="Run only layers whose name matches.")
 @click.option("--skip", multiple=True, metavar="GLOB", help="Leave matching layers unpruned.")
 @click.option("--batch", type=int, metavar="N", help="Items processed together.")
@@ -73,7 +76,9 @@ def _fail(message: str, code: int = 2) -> None:
 @click.option("--level", default="closed", show_default=True, help="closed, events or register.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, masks, operands.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override hardware.")
-@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Write tables, figures.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write tables, figures."
+)
 @click.option("--no-plots", is_flag=True, help="With --out: tables only.")
 @click.option("--all-layers", is_flag=True, help="Print every layer, also equal ones in a row.")
 @click.option("--json", "as_json", is_flag=True, help="Print totals and layers as JSON.")
@@ -158,7 +163,7 @@ def _writable(folder: Path) -> None:
         raise InputError(f"cannot write results: {error.strerror or error}", file=folder) from None
 
 
-class _progress:  # noqa: N801 - used as a function
+class _progress:
     """A progress bar on stderr for the slow levels, silent otherwise."""
 
     def __init__(self, level: str, layers: int, quiet: bool) -> None:
@@ -209,9 +214,7 @@ def show_hw(name: str | None, overrides: tuple[str, ...]) -> None:
     from accsim.files.hardware import load_hardware
 
     if name is None:
-        _list(
-            (known, load_hardware(known).title) for known in catalogue.names("hwconfigs")
-        )
+        _list((known, load_hardware(known).title) for known in catalogue.names("hwconfigs"))
         return
     from accsim.report.parameters import parameter_lines
 
@@ -233,7 +236,9 @@ def show_workloads(name: str | None) -> None:
     from accsim.report.parameters import workload_line, workload_lines
 
     if name is None:
-        _list((known, workload_line(load_workload(known))) for known in catalogue.names("workloads"))
+        _list(
+            (known, workload_line(load_workload(known))) for known in catalogue.names("workloads")
+        )
         return
     for line in workload_lines(load_workload(name)):
         click.echo(line)

@@ -32,7 +32,7 @@ COLUMNS = {
     "t": "rows of one GEMM: tokens, or output pixels × batch",
     "k": "reduction of one GEMM (of one group)",
     "n": "columns of one GEMM: output features (of one group)",
-    "repeats": "GEMMs of this shape the layer runs: repeats × groups (× batch for activation products)",
+    "repeats": "GEMMs of this shape in the layer: repeats × groups (× batch for activation products)",
     "pattern": "sparsity pattern of the weights",
     "mode": "how the device runs it: its n:m level, dense, or adaptive",
     "dtype": "number format of operands",
@@ -72,7 +72,7 @@ class Result:
     level: str
     seed: int
     evaluation: Evaluation
-    energy_parts_pj: dict[str, npt.NDArray[np.float64]]
+    energy_parts_pj: dict[str, npt.NDArray[np.floating[Any]]]
     version: str
 
     @property
@@ -189,7 +189,7 @@ class Result:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Version, hash of the configuration, seed, energy table, and the source of every number."""
+        """Version, configuration hash, seed, energy table, and the source of every number."""
         return {
             "accsim": self.version,
             "config_sha256": config_hash(self.configuration),
@@ -213,7 +213,7 @@ class Result:
         """Write tables, configuration, provenance and figures to a folder; return the files.
 
         ``layers.csv``, ``layers.json`` (and ``layers.parquet`` where pyarrow is installed),
-        ``run.json`` (totals, configuration, provenance), ``cycles.png/.svg``, ``roofline.png/.svg``.
+        ``run.json`` (totals, configuration, provenance), and each figure as PNG and SVG.
 
         Raises:
             InputError: the folder cannot be made or written.

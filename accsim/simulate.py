@@ -49,7 +49,9 @@ def simulate(
         InputError: an unknown level, a layer the device cannot hold, or a missing energy entry.
     """
     if level not in LEVELS:
-        raise InputError(f"level must be one of {one_of(LEVELS)}; got '{level}'{near(level, LEVELS)}")
+        raise InputError(
+            f"level must be one of {one_of(LEVELS)}; got '{level}'{near(level, LEVELS)}"
+        )
     masks = masks or Masks(seed, iid=iid)
     device = device_of(hardware.kind)(hardware)
     found: Evaluation = device.evaluate(workload.layers, masks)
@@ -63,7 +65,7 @@ def simulate(
 def _refuse_closed_form_only(hardware: Systolic, level: str) -> None:
     if hardware.timing != "physical":
         raise InputError(
-            f"timing {hardware.timing} is a closed form: level must be closed with it; got '{level}'"
+            f"timing {hardware.timing} is a closed form: level must be closed; got '{level}'"
         )
 
 
@@ -80,7 +82,7 @@ def _replayed(
     known: dict[Any, int] = {}
     cycles = found.cycles.copy()
     for i, layer in enumerate(workload.layers):
-        key = (layer.shape_key, layer.pattern, layer.name)
+        key: Any = (layer.shape_key, layer.pattern, layer.name)
         if level == "events":
             key = key[:2] if found.mode[i] != "adaptive" else key
         if key not in known:
@@ -97,7 +99,7 @@ def _events(device: Any, layer: Layer, masks: Masks) -> int:
 
     schedule = device.schedule(layer, masks)
     extra = (layer.repeats - 1) * schedule.launch_cycles
-    return run(schedule).total_cycles + extra
+    return int(run(schedule).total_cycles + extra)
 
 
 def _registers(device: Any, layer: Layer, masks: Masks) -> int:
@@ -113,4 +115,4 @@ def _registers(device: Any, layer: Layer, masks: Masks) -> int:
             f"{planned[at]} in closed form (a bug of accsim: please report it)"
         )
     extra = (layer.repeats - 1) * schedule.launch_cycles
-    return total_cycles(schedule) + extra
+    return int(total_cycles(schedule) + extra)

@@ -13,7 +13,7 @@ from accsim.base.errors import InputError, near, one_of
 _BYTES = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _PJ = {"fJ": 1e-3, "pJ": 1, "nJ": 1e3}
 
-# Field-name ending → (the field's unit, accepted units with their size in it). Longest ending first.
+# Field-name ending → (the field's unit, accepted units and their size in it), longest first.
 UNITS: dict[str, tuple[str, dict[str, float]]] = {
     "gb_per_s": ("GB/s", {"MB/s": 1e-3, "GB/s": 1, "TB/s": 1e3, "GiB/s": 2**30 / 1e9}),
     "static_mw_per_mb": ("mW/MB", {"mW/MB": 1, "uW/KB": 1}),
@@ -54,7 +54,9 @@ def parse_quantity(text: str, unit: str) -> float | int:
     >>> parse_quantity("64 KiB", "B"), parse_quantity("1410 MHz", "GHz")
     (65536, 1.41)
     """
-    match = re.fullmatch(r"\s*([+-]?[0-9][0-9_]*\.?[0-9]*(?:[eE][+-]?\d+)?)\s*([A-Za-z/µ]*)\s*", text)
+    match = re.fullmatch(
+        r"\s*([+-]?[0-9][0-9_]*\.?[0-9]*(?:[eE][+-]?\d+)?)\s*([A-Za-z/µ]*)\s*", text
+    )
     if not match:
         raise InputError(f"must be a number{f' in {unit}' if unit else ''}; got '{text}'")
     number = float(match[1].replace("_", ""))
@@ -66,7 +68,9 @@ def parse_quantity(text: str, unit: str) -> float | int:
             raise InputError(f"{rule}; got '{text}'{near(given, accepted)}")
         number *= accepted[given]
     whole = round(number)
-    return whole if abs(number - whole) < 1e-9 * max(1.0, abs(number)) and _is_whole(unit) else number
+    return (
+        whole if abs(number - whole) < 1e-9 * max(1.0, abs(number)) and _is_whole(unit) else number
+    )
 
 
 def _is_whole(unit: str) -> bool:

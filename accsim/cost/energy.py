@@ -1,9 +1,10 @@
-"""Energy of an evaluation: action counts × the table's energy per action, plus static power × time."""
+"""Energy of an evaluation: action counts × the table, plus static power × time."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ from accsim.base.errors import InputError, near, one_of
 from accsim.spec.hardware import Energy, SramPoint, Systolic
 from accsim.spec.schedule import Evaluation
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 
 PARTS = ("mac", "select", "register", "sram", "dram", "static")
 

@@ -49,7 +49,9 @@ class SystolicDevice:
         if self.device.timing == "compiled":
             return evaluate_compiled(unique, effective_macs(unique), self.device).take(where)
         found = self._uniform(unique)
-        adapted = [self._adapted(layer, masks, int(found.cycles[i])) for i, layer in enumerate(unique)]
+        adapted = [
+            self._adapted(layer, masks, int(found.cycles[i])) for i, layer in enumerate(unique)
+        ]
         if any(adapted):
             found = _replace(found, adapted)
         return found.take(where)
@@ -218,7 +220,7 @@ def _scalesim(layers: list[Layer], device: Systolic) -> Evaluation:
             "mapping_efficiency_percent": percent.mapping_efficiency,
             "compute_utilisation_percent": percent.compute,
             "ifmap_reads": runs * counts.ifmap_reads,
-            "filter_reads": runs * counts.filter_reads.astype(np.float64),
-            "ofmap_writes": runs * counts.ofmap_writes.astype(np.float64),
+            "filter_reads": np.asarray(runs * counts.filter_reads, dtype=np.float64),
+            "ofmap_writes": np.asarray(runs * counts.ofmap_writes, dtype=np.float64),
         },
     )  # fmt: skip

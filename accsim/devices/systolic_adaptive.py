@@ -61,14 +61,17 @@ class MaskedFolds:
     @cached_property
     def total_passes(self) -> int:
         """Passes of the whole layer, summed over folds (ws) or steps (os, is)."""
-        return int(self._piece_passes(slice(None), slice(None))[0].sum())
+        passes, _ = self._piece_passes(slice(None), slice(None))
+        return int(passes.sum())
 
     def busy_pieces(self, k: int, n: int) -> int:
         """Return how many k × n pieces of W keep the array busy at all (os: every one does)."""
         if self._flow.stream == "k":
             return -(-self._shape[0] // k) * -(-self._shape[1] // n)
         rows = np.arange(0, len(self._held), max(k // self._array.lanes, 1))
-        sums = np.add.reduceat(np.add.reduceat(self._held, rows, axis=0), np.arange(0, self._shape[1], n), axis=1)
+        sums = np.add.reduceat(
+            np.add.reduceat(self._held, rows, axis=0), np.arange(0, self._shape[1], n), axis=1
+        )
         return int(np.count_nonzero(sums))
 
     def _piece_passes(self, blocks: slice, cols: slice) -> tuple[Ints, Ints]:
@@ -174,9 +177,9 @@ class Adaptive(NamedTuple):
     @property
     def cycles(self) -> int:
         """Cycles of the pipeline, launch not counted."""
-        return self.cycles_without(0)
+        return self.cycles_without(np.zeros(len(self.schedule), dtype=np.int64))
 
-    def cycles_without(self, load_bytes: Ints | int) -> int:
+    def cycles_without(self, load_bytes: Ints) -> int:
         """Return the pipeline's cycles with some of each tile's load left out."""
         schedule = self.schedule
         tiles = schedule.tiles
@@ -243,9 +246,7 @@ def _bound(
     return bound
 
 
-def _spell_out(
-    ops: Ops, tiling: Tilings, folds: MaskedFolds, device: Systolic
-) -> Adaptive | None:
+def _spell_out(ops: Ops, tiling: Tilings, folds: MaskedFolds, device: Systolic) -> Adaptive | None:
     bits, index = int(ops.operand_bits[0]), int(ops.index_bits[0])
     pieces: list[PieceCost] = []
 

@@ -107,7 +107,8 @@ def _clock(
     """Return the outputs of one tile and the cycles of the busiest array."""
     array = device.array
     along = {"ws": w.shape[1], "os": w.shape[1], "is": x.shape[0]}[device.dataflow]
-    share = -(-(-(-along // array.cols)) // array.count) * array.cols
+    folds = -(-along // array.cols)
+    share = -(-folds // array.count) * array.cols
     outputs = np.zeros((x.shape[0], w.shape[1]), dtype=np.float64)
     cycles = 0
     for start in range(0, along, share):

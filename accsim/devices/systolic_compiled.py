@@ -51,7 +51,9 @@ class _Parts:
         return self.launch + self.work + self.fill + self.imbalance + self.memory
 
 
-def evaluate_compiled(layers: Sequence[Layer], effective_macs: Ints, device: Systolic) -> Evaluation:
+def evaluate_compiled(
+    layers: Sequence[Layer], effective_macs: Ints, device: Systolic
+) -> Evaluation:
     """Return the evaluation of layers under the compiled schedules; every pattern runs dense."""
     compiled = device.compiled
     assert compiled is not None  # the noun refuses timing 'compiled' without its section

@@ -59,9 +59,7 @@ def count(
     )
 
 
-def count_adaptive(
-    found: Adaptive, ops: Ops, effective_macs: Ints, device: Systolic
-) -> Counts:
+def count_adaptive(found: Adaptive, ops: Ops, effective_macs: Ints, device: Systolic) -> Counts:
     """Return the actions of one layer whose passes follow its mask: its pieces added up."""
     array = device.array
     runs, tiles, pieces = found.schedule.runs, found.schedule.tiles, found.pieces
@@ -110,17 +108,17 @@ def register_bits(ops: Ops, tiles: Tilings, pe_steps: Ints, device: Systolic) ->
     r rows is shifted in by r cycles of its r rows; outputs of os shift out through the array.
     """
     array = device.array
-    weight = array.multipliers * (ops.operand_bits + ops.index_bits)
-    lanes = ops.lanes * ops.operand_bits
-    streams = {"ws": lanes, "is": weight, "os": lanes + weight}[device.dataflow]
-    moving = pe_steps * (streams + ops.sum_bits)
+    weight: Ints = array.multipliers * (ops.operand_bits + ops.index_bits)
+    lanes: Ints = ops.lanes * ops.operand_bits
+    streams: Ints = {"ws": lanes, "is": weight, "os": lanes + weight}[device.dataflow]
+    moving: Ints = pe_steps * (streams + ops.sum_bits)
     if device.dataflow == "os":
         return moving + ops.t * ops.n * array.rows * ops.sum_bits
     rows = ops.blocks(ops.k)
     whole, last = rows // array.rows, rows % array.rows
-    shifts = whole * array.rows**2 + last**2
+    shifts: Ints = whole * (array.rows * array.rows) + last * last
     if device.dataflow == "ws":
-        times = -(-ops.t // tiles.t) * np.maximum(ops.passes, 1)
+        times: Ints = -(-ops.t // tiles.t) * np.maximum(ops.passes, 1)
         return moving + times * shifts * ops.n * weight
     times = -(-ops.n // tiles.n)
     return moving + times * shifts * ops.t * lanes

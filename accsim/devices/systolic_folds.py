@@ -53,46 +53,40 @@ class FoldCycles(NamedTuple):
 
 def uniform_folds(
     rows_used: Any, cols_used: Any, steps: Any, passes: Any,
-    *, rows: Any, cols: Any, stationary: Any, double_buffering: Any,
+    *, rows: Any, cols: Any, stationary: bool, double_buffering: bool,
 ) -> FoldCycles:  # fmt: skip
     """Return the cycles of rows_used × cols_used PEs' worth of work, cut in folds of rows × cols.
 
-    Arguments broadcast; every fold streams ``steps`` steps, ``passes`` times.
+    Sizes broadcast; every fold streams ``steps`` steps. ``passes`` repeats each fold of a
+    stationary dataflow (os has its passes in ``steps``).
     """
     row_folds, col_folds = -(-rows_used // rows), -(-cols_used // cols)
-    last_r, last_c = rows_used - rows * (row_folds - 1), cols_used - cols * (col_folds - 1)
     folds = row_folds * col_folds
-    skew = last_r + last_c - 2
+    repeat = passes if stationary else 1
+    if not double_buffering:  # every fold pays its own fill, skew and drain: R rows
+        work = repeat * (folds * (steps - 2) + col_folds * rows_used + row_folds * cols_used)
+        return FoldCycles(total=work + repeat * folds * rows, work=work)
+
+    last_r, last_c = rows_used - rows * (row_folds - 1), cols_used - cols * (col_folds - 1)
     long, short = np.maximum(steps, rows), np.maximum(steps, last_r)
-
-    # stationary, overlapped: S_last = r_first + Σ max(s, r) over every fold but the first
-    group = passes * ((row_folds - 1) * long + short)
-    first = np.where(row_folds > 1, rows, last_r)
-    start = first + col_folds * group - np.maximum(steps, first)
-    ahead = np.where(col_folds > 1, start - group + cols, 0)
-    moving = np.maximum(start + last_c, ahead) + steps + rows - 2
-
-    # output-stationary, overlapped: S_last = Σ max(s, r) over every fold but the last
-    start = (row_folds - 1) * col_folds * long + (col_folds - 1) * short
-    ahead = np.where(col_folds > 1, start - short + cols, 0)
-    resting = np.maximum(start + last_c, ahead) + steps + last_r - 2 + rows
-    steps_all = np.where(stationary, passes, 1) * folds * steps
-    overlapped = np.where(stationary, moving, resting)
-
-    # one register: every fold pays its own fill, skew and drain of R rows
-    repeat = np.where(stationary, passes, 1)
-    own_work = repeat * (folds * (steps - 2) + col_folds * rows_used + row_folds * cols_used)
-    sequential = own_work + repeat * folds * rows
-    return FoldCycles(
-        total=np.where(double_buffering, overlapped, sequential),
-        work=np.where(double_buffering, steps_all + skew, own_work),
-    )
+    if stationary:  # S_last = r_first + Σ max(s, r) over every fold but the first
+        group = passes * ((row_folds - 1) * long + short)
+        first = np.where(row_folds > 1, rows, last_r)
+        start = first + col_folds * group - np.maximum(steps, first)
+        before, edge = start - group, rows
+    else:  # S_last = Σ max(s, r) over every fold but the last
+        start = (row_folds - 1) * col_folds * long + (col_folds - 1) * short
+        before, edge = start - short, last_r + rows
+    # a ragged last column may end before the full one that precedes it
+    ahead = np.where(col_folds > 1, before + cols, 0)
+    total = np.maximum(start + last_c, ahead) + steps + edge - 2
+    return FoldCycles(total=total, work=repeat * folds * steps + last_r + last_c - 2)
 
 
 def fold_sequence(
     r: Ints, c: Ints, s: Ints, *, rows: int, stationary: bool, double_buffering: bool
 ) -> FoldCycles:
-    """Return the cycles of folds given one by one, in order: the recurrence of the module's head."""
+    """Return the cycles of folds given one by one, in order: the recurrence above."""
     if len(r) == 0:
         return FoldCycles(0, 0)
     skew = r + c - 2

@@ -52,7 +52,9 @@ def modes(pattern: Pattern, array: Array) -> tuple[Mode, ...]:
             mode = _level_mode(level, pattern, array)
             if mode is not None:
                 found.append(mode)
-    found.sort(key=lambda mode: (mode.passes_per_row, mode.slots * (8 + mode.index_bits) / mode.group))
+    found.sort(
+        key=lambda mode: (mode.passes_per_row, mode.slots * (8 + mode.index_bits) / mode.group)
+    )
     if array.adaptive and pattern.block_bound(array.lanes) is None:
         bits = index_bits(array.lanes)
         found.append(Mode("adaptive", array.lanes, array.lanes, 0, bits, 0, driven=True))

@@ -57,7 +57,8 @@ class Ops:
 
     def stored(self, k: Ints) -> Ints:
         """Return the slots stored for k rows of one column."""
-        return k // self.group * self.slots + np.minimum(self.slots, k % self.group)
+        slots: Ints = k // self.group * self.slots + np.minimum(self.slots, k % self.group)
+        return slots
 
     def weight_bytes(self, k: Ints, n: Ints, *, metadata: bool = True) -> Ints:
         """Return the bytes of a k × n piece of packed weights, rounded up to whole bytes."""
@@ -71,7 +72,8 @@ class Ops:
         the input rows that whole output rows need, halo included, and never more than t · k.
         """
         inputs = self._pixels(t) * np.minimum(self.channels, k)
-        return np.minimum(t * k, inputs) * self.operand_bits // 8
+        nbytes: Ints = np.minimum(t * k, inputs) * self.operand_bits // 8
+        return nbytes
 
     def _pixels(self, t: Ints) -> Ints:
         """Return the input positions under t consecutive output positions (an upper bound)."""

@@ -75,7 +75,9 @@ class LoopNest:
             store_bytes=self.runs * (many[..., 0] * behind).sum(axis=(1, 2)),
         )
 
-    def _overlapped(self, many: Ints, compute: Ints, ahead: Ints, behind: Ints, memory: object) -> Ints:
+    def _overlapped(
+        self, many: Ints, compute: Ints, ahead: Ints, behind: Ints, memory: object
+    ) -> Ints:
         assert callable(memory)
         traffic = ahead.copy()
         traffic[..., 0] += behind
@@ -161,4 +163,6 @@ def _next(pair: Ints, count: Ints) -> Ints:
 def _counts(count: Ints) -> Ints:
     """Return how many positions 0, 1, N − 2, N − 1 of a loop stand for."""
     one = np.ones_like(count)
-    return np.stack([one, np.maximum(count - 3, 0), count >= 3, count >= 2], axis=1).astype(np.int64)
+    return np.stack([one, np.maximum(count - 3, 0), count >= 3, count >= 2], axis=1).astype(
+        np.int64
+    )

@@ -23,7 +23,7 @@ from accsim.spec.hardware import Systolic
 
 Ints = npt.NDArray[np.int64]
 DIMS = ("t", "k", "n")
-CHUNK = 6  # candidates evaluated exactly at first, in order of their lower bound; then doubled
+CHUNK = 24  # candidates evaluated exactly at first, in order of their lower bound; then doubled
 
 
 @dataclass(frozen=True)
@@ -121,30 +121,42 @@ def best(ops: Ops, device: Systolic) -> tuple[Tilings, SlotSums]:
     order = np.lexsort((bound, found.op))
     starts = np.searchsorted(found.op[order], np.arange(len(ops)))
     ends = np.append(starts[1:], len(order))
-    chosen = order[starts]
-    leader = np.full(len(ops), np.iinfo(np.int64).max)
-    traffic = leader.copy()
+    bound, found = bound[order], found.take(order)
+
+    chosen = starts.copy()
+    kept = [np.full(len(ops), np.iinfo(np.int64).max) for _ in SlotSums._fields]
     at, open_, chunk = starts.copy(), np.arange(len(ops)), CHUNK
     while len(open_):
-        batch = np.concatenate([order[at[o] : min(at[o] + chunk, ends[o])] for o in open_])
+        batch = _ranges(at[open_], np.minimum(at[open_] + chunk, ends[open_]))
         costs = evaluate(ops, found.take(batch), device)
         nbytes = costs.load_bytes + costs.store_bytes
-        for op in open_:
-            mine = np.flatnonzero(found.op[batch] == op)
-            top = mine[np.lexsort((batch[mine], nbytes[mine], costs.cycles[mine]))[0]]
-            if (costs.cycles[top], nbytes[top]) < (leader[op], traffic[op]):
-                leader[op], traffic[op], chosen[op] = costs.cycles[top], nbytes[top], batch[top]
+        rank = np.lexsort((nbytes, costs.cycles, found.op[batch]))
+        leaders = rank[np.unique(found.op[batch][rank], return_index=True)[1]]
+        # open_ is ascending, so the leaders stand in its order
+        better = costs.cycles[leaders] < kept[0][open_]
+        same = costs.cycles[leaders] == kept[0][open_]
+        traffic = kept[3][open_] + kept[4][open_]
+        better |= same & (nbytes[leaders] < traffic)
+        winners, who = leaders[better], open_[better]
+        chosen[who] = batch[winners]
+        for held, new in zip(kept, costs, strict=True):
+            held[who] = new[winners]
         at[open_] += chunk
         chunk *= 2
-        more = at[open_] < ends[open_]
-        open_ = open_[more]
-        open_ = open_[bound[order[at[open_]]] < leader[open_]]
-    winners = found.take(chosen)
-    return winners, evaluate(ops, winners, device)
+        open_ = open_[at[open_] < ends[open_]]
+        open_ = open_[bound[at[open_]] < kept[0][open_]]
+    return found.take(chosen), SlotSums(*kept)
+
+
+def _ranges(starts: Ints, ends: Ints) -> npt.NDArray[np.intp]:
+    """Return the concatenation of the ranges starts[i] … ends[i] − 1."""
+    lengths = ends - starts
+    offsets = np.repeat(starts - np.append(0, np.cumsum(lengths)[:-1]), lengths)
+    return offsets + np.arange(int(lengths.sum()))
 
 
 def _lower_bound(ops: Ops, tiles: Tilings, device: Systolic) -> npt.NDArray[np.float64]:
-    """Return cycles no tiling can beat: first load + max(streaming + drains, traffic) + last store."""
+    """Return cycles no tiling can beat: first load + computing, or all traffic."""
     one = ops.take(tiles.op)
     counts = {d: -(-getattr(one, d) // getattr(tiles, d)) for d in DIMS}
     x, w = reloads(counts, tiles.keep_x)
@@ -154,17 +166,34 @@ def _lower_bound(ops: Ops, tiles: Tilings, device: Systolic) -> npt.NDArray[np.f
         + one.weight_bytes(one.k, one.n) * w
         + one.y_bytes(one.t, one.n)
     ) / bandwidth  # fmt: skip
-    rows, cols, steps = fold_extents(one, device.dataflow, one.t, one.k, one.n)
-    folds = -(-rows // device.array.rows) * -(-cols // device.array.cols)
-    passes = one.passes if device.dataflow == "ws" else 1
-    streaming = folds * steps * passes // device.array.count
-    drains = counts["t"] * counts["k"] * counts["n"] * device.array.rows
     first = one.x_bytes(tiles.t, tiles.k) + one.weight_bytes(tiles.k, tiles.n)
-    edges = first / bandwidth
     bound: npt.NDArray[np.float64] = np.maximum(
-        one.runs * (streaming + drains) + edges, one.runs * moved
+        one.runs * _least_compute(one, tiles, counts, device) + first / bandwidth,
+        one.runs * moved,
     )
     return bound
+
+
+def _least_compute(one: Ops, tiles: Tilings, counts: dict[str, Ints], device: Systolic) -> Ints:
+    """Return array cycles no tiling can beat, from the fold recurrence.
+
+    With r the rows of the raggedest fold, every fold takes max(s, r) but the tile's last, which
+    takes s; filling and draining a tile takes at least r + R − 1 more.
+    """
+    array, flow = device.array, DATAFLOWS[device.dataflow]
+    rows, cols, steps = fold_extents(one, device.dataflow, one.t, one.k, one.n)
+    folds = -(-rows // array.rows) * -(-cols // array.cols)
+    if flow.stream == "t":
+        folds = folds * one.passes  # the other dataflows have theirs in the steps
+    ragged = (rows - 1) % array.rows + 1
+    along = flow.stream
+    _, _, full = fold_extents(one, device.dataflow, tiles.t, tiles.k, tiles.n)
+    last = steps - full * (counts[along] - 1)
+    streaming = (counts[along] - 1) * np.maximum(full, ragged) + np.maximum(last, ragged)
+    pieces = counts["t"] * counts["k"] * counts["n"]
+    edges = pieces * (np.minimum(last, ragged) + array.rows - 1)
+    least: Ints = folds * streaming // array.count + edges
+    return least
 
 
 def reloads(counts: dict[str, Ints], keep_x: npt.NDArray[np.bool_]) -> tuple[Ints, Ints]:
@@ -181,13 +210,14 @@ def tile_cycles(ops: Ops, t: Ints, k: Ints, n: Ints, device: Systolic) -> tuple[
     array, flow = device.array, DATAFLOWS[device.dataflow]
     rows, cols, steps = fold_extents(ops, device.dataflow, t, k, n)
     if array.count > 1:  # columns are dealt out in whole folds; the first array has the most
-        share = -(-(-(-cols // array.cols)) // array.count) * array.cols
+        folds = -(-cols // array.cols)
+        share = -(-folds // array.count) * array.cols
         cols = np.minimum(cols, share)
-    folds = uniform_folds(
-        rows, cols, steps, ops.passes, rows=array.rows, cols=array.cols,
+    spent = uniform_folds(
+        rows, cols, steps, ops.passes if flow.stream == "t" else 1, rows=array.rows, cols=array.cols,
         stationary=flow.stationary, double_buffering=array.double_buffering,
     )  # fmt: skip
-    return folds.total, folds.work
+    return spent.total, spent.work
 
 
 def evaluate(ops: Ops, tiles: Tilings, device: Systolic, *, metadata: bool = True) -> SlotSums:
@@ -199,7 +229,11 @@ def evaluate(ops: Ops, tiles: Tilings, device: Systolic, *, metadata: bool = Tru
     x = wide.x_bytes(pair["t"][:, :, None], pair["k"][:, None, :])
     w = wide.weight_bytes(pair["k"][:, None, :], pair["n"][:, :, None], metadata=metadata)
     y = wide.y_bytes(pair["t"][:, :, None], pair["n"][:, None, :])
-    extents = (pair["t"][:, :, None, None], pair["k"][:, None, None, :], pair["n"][:, None, :, None])
+    extents = (
+        pair["t"][:, :, None, None],
+        pair["k"][:, None, None, :],
+        pair["n"][:, None, :, None],
+    )
     compute, work = tile_cycles(one.widen(3), *extents, device)
     keep = tiles.keep_x
     keep3, keep4 = keep[:, None, None], keep[:, None, None, None]

@@ -11,7 +11,7 @@ SUFFIXES = (".yaml", ".yml", ".csv")
 
 
 def folder(kind: str) -> Path:
-    """Return the folder of ``kind`` ("workloads" or "hwconfigs"): in the wheel, else the checkout."""
+    """Return the folder of "workloads" or "hwconfigs": in the wheel, else the checkout."""
     inside = _PACKAGE / "_data" / kind
     return inside if inside.is_dir() else _PACKAGE.parent / kind
 

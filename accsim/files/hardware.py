@@ -1,7 +1,7 @@
 """hwconfigs/*.yaml → a device noun. Every number carries its source; ``extends`` and overrides.
 
 A number is written ``{value: 1.41, source: "…"}`` (optionally ``low``, ``high``, ``status``), or
-stands in a mapping whose own ``source`` covers all numbers below it.
+stands in a mapping whose own ``source`` (and ``status``) covers all numbers below it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def load_hardware(name: str | Path, overrides: Mapping[str, Any] | None = None) 
         InputError: no such name, or a file or override that breaks a rule.
     """
     path = catalogue.find("hwconfigs", name)
-    tree = _extended(read_yaml(path), path, ())
+    tree = _extended(_read(path), path, ())
     for key, value in (overrides or {}).items():
         tree = _override(tree, key.split("."), value)
     tree = _with_energy(tree, path)
@@ -67,10 +67,14 @@ def _device(tree: Node) -> Systolic:
             f"kind must be one of {one_of(known)}; got '{kind.value}'{near(str(kind.value), known)}"
         )
     sources: dict[str, Sourced] = {}
-    data = _unwrap(tree, "", None, sources)
+    data = _unwrap(tree, "", sources)
     data["sources"] = sources
     device: Systolic = build(device_of(kind.value).spec, data, tree)
     return device
+
+
+def _read(path: Path) -> Node:
+    return _explicit(read_yaml(path), "", {})
 
 
 def _extended(tree: Node, path: Path, seen: tuple[str, ...]) -> Node:
@@ -90,7 +94,7 @@ def _extended(tree: Node, path: Path, seen: tuple[str, ...]) -> Node:
     key = str(parent.resolve())
     if key in seen or key == str(path.resolve()):
         raise base.error(f"extends runs in a circle through '{base.value}'")
-    below = _extended(read_yaml(parent), parent, (*seen, str(path.resolve())))
+    below = _extended(_read(parent), parent, (*seen, str(path.resolve())))
     below.value.pop("name", None)
     return _lay_over(below, tree)
 
@@ -108,7 +112,9 @@ def _lay_over(base: Node, top: Node) -> Node:
 def _override(tree: Node, keys: list[str], value: Any) -> Node:
     """Return the tree with one dotted key set; a string value is read as YAML."""
     if not all(keys):
-        raise InputError(f"an override needs a dotted key such as array.rows; got '{'.'.join(keys)}'")
+        raise InputError(
+            f"an override needs a dotted key such as array.rows; got '{'.'.join(keys)}'"
+        )
     if not isinstance(tree.value, dict):
         raise InputError(f"override: '{'.'.join(keys)}' has no keys below it", file="override")
     if len(keys) > 1:
@@ -128,6 +134,8 @@ def _given(value: Any) -> Node:
         value = scalar(text)
     if isinstance(value, list | tuple):
         return Node([_given(v) for v in value], "override", None)
+    if isinstance(value, Mapping) and "value" in value and set(value) <= _QUANTITY:
+        return Node({str(k): Node(v, "override", None) for k, v in value.items()}, "override", None)
     if isinstance(value, Mapping):
         return Node({str(k): _given(v) for k, v in value.items()}, "override", None)
     node = Node(value, "override", None)
@@ -139,7 +147,7 @@ def _given(value: Any) -> Node:
 
 
 def _with_energy(tree: Node, path: Path) -> Node:
-    """Replace ``energy: cmos_22nm`` by the table of that name; ``energy.table`` in overrides too."""
+    """Replace ``energy: cmos_22nm`` by the table of that name."""
     energy = tree.value.get("energy")
     if energy is None:
         return tree
@@ -157,33 +165,50 @@ def _energy_file(name: Node, path: Path) -> Node:
         file = beside if beside.is_file() else catalogue.find("hwconfigs", name.value, "energy")
     except InputError as error:
         raise name.error(f"energy: {error}") from None
-    tree = read_yaml(file)
+    tree = _read(file)
     tree.value.setdefault("table", Node(file.stem, str(file), 1))
     return tree
 
 
-def _unwrap(node: Node, path: str, source: Node | None, sources: dict[str, Sourced]) -> Any:
+def _explicit(node: Node, path: str, beside: dict[str, Node]) -> Node:
+    """Return one file's tree with a source at every number, before another file is laid over it.
+
+    ``beside`` holds the ``source`` and ``status`` of the nearest mapping above that has a source.
+    """
+    inside = node.value
+    if isinstance(inside, dict):
+        if "value" in inside and set(inside) <= _QUANTITY:
+            return replace(node, value=inside if "source" in inside else beside | inside)
+        own = {key: inside[key] for key in ("source", "status") if key in inside}
+        below = {
+            key: _explicit(child, f"{path}.{key}" if path else key, own or beside)
+            for key, child in inside.items()
+            if key not in own
+        }
+        return replace(node, value=below)
+    if isinstance(inside, list):
+        items = [_explicit(child, f"{path}.{i}", beside) for i, child in enumerate(inside)]
+        return replace(node, value=items)
+    number = isinstance(inside, int | float) and not isinstance(inside, bool)
+    if number and "source" not in beside:
+        raise node.error(f"{path}: a number needs a source beside it; got {inside}")
+    if number or (isinstance(inside, str) and unit_of(path)):  # "64 KiB" is a number too
+        return replace(node, value={"value": node} | beside)
+    return node
+
+
+def _unwrap(node: Node, path: str, sources: dict[str, Sourced]) -> Any:
     """Return plain data with the sourced numbers replaced by their values, recorded by path."""
     inside = node.value
     if isinstance(inside, dict):
         if "value" in inside and set(inside) <= _QUANTITY:
             return _quantity(node, path, sources)
-        here = inside.get("source", source)
         return {
-            key: _unwrap(child, f"{path}.{key}" if path else key, here, sources)
+            key: _unwrap(child, f"{path}.{key}" if path else key, sources)
             for key, child in inside.items()
-            if key != "source"
         }
     if isinstance(inside, list):
-        return [_unwrap(child, f"{path}.{i}", source, sources) for i, child in enumerate(inside)]
-    if isinstance(inside, int | float) and not isinstance(inside, bool):
-        if source is None:
-            raise node.error(f"{path}: a number needs a source beside it; got {inside}")
-        given = {"value": node, "source": source}
-        return _quantity(replace(node, value=given), path, sources)
-    if isinstance(inside, str) and unit_of(path):  # "64 KiB" in a mapping with a source
-        given = {"value": node} | ({"source": source} if source is not None else {})
-        return _quantity(replace(node, value=given), path, sources)
+        return [_unwrap(child, f"{path}.{i}", sources) for i, child in enumerate(inside)]
     return inside
 
 

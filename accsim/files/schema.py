@@ -31,19 +31,25 @@ def _hardware() -> dict[str, Any]:
 
 
 def _device(kind: str) -> dict[str, Any]:
-    schema = _sourced(device_of(kind).spec.model_json_schema())
+    schema: dict[str, Any] = _sourced(device_of(kind).spec.model_json_schema())
     properties = schema["properties"]
     properties.pop("sources")
-    properties["extends"] = {"type": "string", "description": "name or path of a file to lay this over"}
+    properties["extends"] = {
+        "type": "string",
+        "description": "name or path of a file to lay this over",
+    }
     properties["energy"] = {
-        "anyOf": [{"type": "string", "description": "name of a table in energy/"}, properties["energy"]]
+        "anyOf": [
+            {"type": "string", "description": "name of a table in energy/"},
+            properties["energy"],
+        ]
     }
     schema["required"] = []  # the file it extends may bring them
     return schema
 
 
 def _energy() -> dict[str, Any]:
-    schema = _sourced(Energy.model_json_schema())
+    schema: dict[str, Any] = _sourced(Energy.model_json_schema())
     schema["required"] = [key for key in schema["required"] if key != "table"]
     return schema
 
@@ -59,7 +65,12 @@ def _workload() -> dict[str, Any]:
         own["properties"].pop("kind")
         own["properties"] = {k: _pairs(k, v) for k, v in own["properties"].items()}
         fields[key] = own
-    one = {"type": "object", "properties": fields, "required": ["name"], "additionalProperties": False}
+    one = {
+        "type": "object",
+        "properties": fields,
+        "required": ["name"],
+        "additionalProperties": False,
+    }
     one["oneOf"] = [{"required": [key]} for key in ("conv2d", "linear", "matmul")]
     head = {
         "type": "object",
@@ -99,7 +110,9 @@ def _pairs(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     if schema.get("type") != "array":
         return schema
     default = {"default": schema["default"]} if "default" in schema else {}
-    return {"anyOf": [schema["items"] if "items" in schema else schema["prefixItems"][0], schema]} | default
+    return {
+        "anyOf": [schema["items"] if "items" in schema else schema["prefixItems"][0], schema]
+    } | default
 
 
 def _sourced(schema: Any) -> Any:

@@ -54,9 +54,8 @@ class Node:
         node = self
         for step in path:
             inside = node.value
-            if isinstance(inside, dict) and step in inside:
-                node = inside[step]
-            elif isinstance(inside, list) and isinstance(step, int) and step < len(inside):
+            in_list = isinstance(inside, list) and isinstance(step, int) and step < len(inside)
+            if in_list or (isinstance(inside, dict) and step in inside):
                 node = inside[step]
         return node
 
@@ -82,7 +81,9 @@ def read_text(path: str | Path, limit: int = MAX_BYTES) -> str:
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         bad = raw[error.start]
-        raise InputError(f"must be UTF-8 text; got byte 0x{bad:02x}", file=path, line=line) from None
+        raise InputError(
+            f"must be UTF-8 text; got byte 0x{bad:02x}", file=path, line=line
+        ) from None
 
 
 def read_yaml(path: str | Path) -> Node:

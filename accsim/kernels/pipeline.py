@@ -61,7 +61,9 @@ def pipeline_cycles(
     first, last = int(load[0]), int(store[-1])
     if runs == 1:
         return first + int(alone.sum()) + last
-    if len(alone) == 1:  # one tile a run: first slot loads the next, last slot stores the one before
+    if (
+        len(alone) == 1
+    ):  # one tile a run: first slot loads the next, last slot stores the one before
         opening = max(int(compute_cycles[0]), first)
         closing = max(int(compute_cycles[0]), last)
         return first + opening + (runs - 2) * int(wrapped[0]) + closing + last

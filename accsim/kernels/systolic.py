@@ -88,8 +88,8 @@ def _take(
 @njit(cache=True, nogil=True)
 def _choose(names: Indices, first: int, lanes: Cells, lo: int, chosen: Cells) -> None:
     """Overwrite what is chosen where its name is one of three lanes; past the end they repeat."""
-    last, hi = lanes.shape[0] - 1, lo + chosen.size
-    i, j, k = first, min(first + 1, last), min(first + 2, last)
+    i, last, hi = first, lanes.shape[0] - 1, lo + chosen.size
+    j, k = min(first + 1, last), min(first + 2, last)
     one, two, three = lanes[i, lo:hi], lanes[j, lo:hi], lanes[k, lo:hi]
     for q in range(chosen.size):
         name, value, a, b, c = names[q], chosen[q], one[q], two[q], three[q]
@@ -132,10 +132,8 @@ def _multiply(lo: int, lanes: Cells, weights: Cells, index: Indices, product: Ce
 
 
 @njit(cache=True, nogil=True)
-def _compute(
-    now: int, distance: int, word: Words, lanes: Cells, weights: Cells, index: Indices,
-    product: Cells, psum: Cells,
-) -> None:  # fmt: skip
+def _compute(now: int, distance: int, word: Words, lanes: Cells, weights: Cells, index: Indices,
+             product: Cells, psum: Cells) -> None:  # fmt: skip
     """All PEs: products, tree and sum. distance C: to the PE below; 0: to the own accumulator."""
     clear = 0 if distance else _FIRST
     for lo in range(distance, word.size, _SPAN):
@@ -174,8 +172,7 @@ def _step(moment: int, folds: Ints, begin: int, length: int, at_fold: Ints, i: i
     f = at_fold[i]
     f += moment >= folds[f, begin] + folds[f, length]
     at_fold[i] = f
-    step: int = moment - folds[f, begin]
-    return step
+    return int(moment - folds[f, begin])
 
 
 @njit(cache=True, nogil=True)
@@ -185,10 +182,9 @@ def _put(values: Cells, entry: int, lane: int, cells: Cells, now: int, place: in
 
 
 @njit(cache=True, nogil=True)
-def _feed_west(
-    cycle: int, folds: Ints, at_fold: Ints, step_west: Ints, west: Cells, west_index: Indices,
-    cols: int, now: int, control: Words, stream: Cells, stream_index: Indices,
-) -> tuple[int, int]:  # fmt: skip
+def _feed_west(cycle: int, folds: Ints, at_fold: Ints, step_west: Ints, west: Cells,
+               west_index: Indices, cols: int, now: int, control: Words, stream: Cells,
+               stream_index: Indices) -> tuple[int, int]:  # fmt: skip
     """Put on column 0 what enters in this cycle; return how many rows begin and end a fold."""
     firsts, lasts = 0, 0
     for i in range(at_fold.size):
@@ -208,10 +204,9 @@ def _feed_west(
 
 
 @njit(cache=True, nogil=True)
-def _feed_north(
-    cycle: int, folds: Ints, begin: int, length: int, at_fold: Ints, north: Cells,
-    north_index: Indices, now: int, row: int, cells: Cells, index: Indices,
-) -> None:  # fmt: skip
+def _feed_north(cycle: int, folds: Ints, begin: int, length: int, at_fold: Ints, north: Cells,
+                north_index: Indices, now: int, row: int, cells: Cells,
+                index: Indices) -> None:  # fmt: skip
     """Put on a row (0: the north wires) what enters in this cycle."""
     cols = at_fold.size
     for j in range(cols):
@@ -223,28 +218,23 @@ def _feed_north(
 
 
 @njit(cache=True, nogil=True)
-def _inject(
-    cycle: int, due: int, faults: Ints, cols: int, phases: tuple[int, ...],
-    values: tuple[Cells, ...], indices: tuple[Indices, ...],
-) -> int:  # fmt: skip
+def _inject(cycle: int, due: int, faults: Ints, cols: int, phases: tuple[int, ...],
+            values: tuple[Cells, ...], indices: tuple[Indices, ...]) -> int:  # fmt: skip
     """Flip the registers whose fault is due in this cycle; return the next fault."""
     while due < faults.shape[0] and faults[due, FAULT_CYCLE] <= cycle:
         register, mask = faults[due, FAULT_REGISTER], faults[due, FAULT_MASK]
         place = (faults[due, FAULT_ROW] + 1) * cols + faults[due, FAULT_COL]
-        if register < REG_INDEX:
-            bits = values[register].view(np.int32)
-        else:
-            bits = indices[register - REG_INDEX].view(np.int32)
+        bits = values[min(register, REG_INDEX - 1)].view(np.int32)
+        if register >= REG_INDEX:
+            bits = indices[register - REG_INDEX]
         bits[phases[register], faults[due, FAULT_SLOT], place] ^= np.int32(mask)
         due += 1
     return due
 
 
 @njit(cache=True, nogil=True)
-def _collect(
-    folds: Ints, length: int, at_fold: Ints, at_step: Ints, step_out: Ints, word: Words, bit: int,
-    south: Cells, outputs: Cells,
-) -> tuple[int, int]:  # fmt: skip
+def _collect(folds: Ints, length: int, at_fold: Ints, at_step: Ints, step_out: Ints, word: Words,
+             bit: int, south: Cells, outputs: Cells) -> tuple[int, int]:  # fmt: skip
     """Add what leaves the array to its accumulators; return how many leave: used ones, all."""
     used, every = 0, 0
     for j in range(at_fold.size):
@@ -263,21 +253,17 @@ def _collect(
 
 
 @njit(cache=True, nogil=True)
-def flow(
-    folds: Ints, step_west: Ints, step_out: Ints, west: Cells, west_index: Indices, north: Cells,
-    north_index: Indices, lanes_held: bool, double_buffered: bool, faults: Ints, outputs: Cells,
-) -> int:  # fmt: skip
-    """Clock an array whose partial sums flow south (ws, is); return the cycles.
-
-    One operand is held in the PEs, loaded from the north; the other streams east.
+def flow(folds: Ints, step_west: Ints, step_out: Ints, west: Cells, west_index: Indices,
+         north: Cells, north_index: Indices, lanes_held: bool, double_buffered: bool, faults: Ints,
+         outputs: Cells) -> int:  # fmt: skip
+    """Clock an array whose partial sums flow south past a held operand (ws, is); return the cycles.
 
     Args:
         folds: (folds + 1, 11), columns START ... OUT_COL above, in time order; the last line is
             a fold of no rows, columns and steps that never starts.
         step_west, step_out: (entries,), the entry of west for a step and the row of outputs for a
             value that leaves, less WEST_BASE and OUT_ROW of the fold.
-        west, west_index: (entries, R, depth) values and lane indices, one entry per stream step.
-            Lanes have an index of depth 0.
+        west, west_index: (entries, R, depth), an entry per stream step; index of lanes: depth 0.
         north, north_index: (entries, C, depth), one entry per PE row of a fold, last row first.
         lanes_held: False: lanes stream, weights are held (ws); True: the reverse (is).
         double_buffered: a fold is loaded into shadow registers while the one before runs.
@@ -308,10 +294,8 @@ def flow(
     now, held, chain = 0, 0, 0  # phases of what moves every cycle, of active and of shadow
     while True:
         word = control[now, 0]
-        firsts, _ = _feed_west(
-            cycle, folds, west_fold, step_west, west, west_index, cols, now, control, stream,
-            stream_index,
-        )  # fmt: skip
+        firsts, _ = _feed_west(cycle, folds, west_fold, step_west, west, west_index, cols, now,
+                               control, stream, stream_index)  # fmt: skip
         if firsts:
             switching_until = cycle + cols
         shift = _step(cycle, folds, PRELOAD, ROWS, north_fold, 0)
@@ -322,20 +306,16 @@ def flow(
                 word[(i + 1) * cols] |= _LOAD
             loading_until = cycle + cols
         if cycle < loading_until:
-            _feed_north(
-                cycle, folds, PRELOAD, ROWS, north_fold, north, north_index, chain, 0, shadow,
-                shadow_index,
-            )  # fmt: skip
+            _feed_north(cycle, folds, PRELOAD, ROWS, north_fold, north, north_index, chain, 0,
+                        shadow, shadow_index)  # fmt: skip
         if not double_buffered:
             held = chain
         if due < faults.shape[0]:
             phases = (now, held, chain, now, now, now if lanes_held else held, chain)
             values = (stream, active, shadow, psum, psum)
             due = _inject(cycle, due, faults, cols, phases, values, (index, shadow_index))
-        used, _ = _collect(
-            folds, STEPS, south_fold, south_step, step_out, tag[now, 0, south:], _VALID,
-            psum[now, 0, south:], outputs,
-        )  # fmt: skip
+        used, _ = _collect(folds, STEPS, south_fold, south_step, step_out, tag[now, 0, south:],
+                           _VALID, psum[now, 0, south:], outputs)  # fmt: skip
         remaining -= used
         if remaining == 0:
             return cycle
@@ -359,10 +339,8 @@ def flow(
 
 
 @njit(cache=True, nogil=True)
-def resident(
-    folds: Ints, step_west: Ints, step_out: Ints, west: Cells, west_index: Indices, north: Cells,
-    north_index: Indices, faults: Ints, outputs: Cells,
-) -> int:  # fmt: skip
+def resident(folds: Ints, step_west: Ints, step_out: Ints, west: Cells, west_index: Indices,
+             north: Cells, north_index: Indices, faults: Ints, outputs: Cells) -> int:  # fmt: skip
     """Clock an array whose sums stay in the PEs (os); return the cycles.
 
     Lanes stream east, weights with their indices stream south. A finished sum is captured in the
@@ -387,10 +365,8 @@ def resident(
     on_their_way = 0  # values captured, or about to be, that are not yet out
     while remaining > 0:
         word = control[now, 0]
-        _, lasts = _feed_west(
-            cycle, folds, west_fold, step_west, west, west_index, cols, now, control, lanes,
-            no_index,
-        )  # fmt: skip
+        _, lasts = _feed_west(cycle, folds, west_fold, step_west, west, west_index, cols, now,
+                              control, lanes, no_index)  # fmt: skip
         _feed_north(
             cycle, folds, START, STEPS, north_fold, north, north_index, now, 1, weights, index
         )
@@ -405,10 +381,9 @@ def resident(
             release[at_out, 0, 0] = cycle == last_captured - 1
             released += release[at_out, 0, 0]
             _release(rows, release[at_out, 0], state[at_out, 0])
-            used, every = _collect(
-                folds, ROWS, south_fold, south_row, step_out, state[at_out, 0, south:], _MOVING,
-                out[at_out, 0, south:], outputs,
-            )  # fmt: skip
+            leaving, edge = state[at_out, 0, south:], out[at_out, 0, south:]
+            used, every = _collect(folds, ROWS, south_fold, south_row, step_out, leaving, _MOVING,
+                                   edge, outputs)  # fmt: skip
             remaining -= used
             on_their_way -= every
             _drain(at_out, cols, word[cols:], psum[1 - now, 0, cols:], state, out)

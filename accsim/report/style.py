@@ -1,36 +1,41 @@
-"""House style of the figures: colours and hatches by cause, fonts, sizes, light grid, header."""
+"""House style of the figures: colours and hatches by cause, fonts, light grid, header, labels."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox, BboxBase
 
 from accsim.report.text import shorten
 
 
 class Look(NamedTuple):
-    """How a cause of cycles is drawn everywhere: as bar (colour, hatch) and as dot (marker)."""
+    """How a cause of cycles is drawn in every figure."""
 
     label: str
     colour: str
     hatch: str
-    marker: str
 
 
 # Colours: Okabe and Ito, "Color Universal Design" (2008), as in Wong, Nature Methods 8 (2011) 441.
-# Hatches and markers say the same once more, for print in grey.
+# Hatches say the same once more, for print in grey.
 LOOKS = {
-    "work": Look("work", "#0072B2", "", "o"),
-    "fill_drain": Look("fill and drain", "#56B4E9", "////", "s"),
-    "imbalance": Look("imbalance", "#E69F00", "xxxx", "D"),
-    "metadata": Look("metadata", "#009E73", "....", "^"),
-    "memory": Look("memory", "#D55E00", "\\\\\\\\", "v"),
-    "launch": Look("launch", "#CC79A7", "++++", "P"),
+    "work": Look("work", "#0072B2", ""),
+    "fill_drain": Look("fill and drain", "#56B4E9", "////"),
+    "imbalance": Look("imbalance", "#E69F00", "xxxx"),
+    "metadata": Look("metadata", "#009E73", "...."),
+    "memory": Look("memory", "#D55E00", "\\\\\\\\"),
+    "launch": Look("launch", "#CC79A7", "++++"),
 }
 
 INK, GREY, GRID = "#1A1A1A", "#5F5F5F", "#E3E3E3"
@@ -71,10 +76,15 @@ def house_style() -> AbstractContextManager[None]:
     return style.context(["default", _HOUSE])
 
 
-def new_figure(height_in: float, **how: Any) -> Figure:
-    """Return a figure of the house width on an Agg canvas, known to nobody else."""
-    figure = Figure(figsize=(WIDTH_IN, height_in), facecolor="white", **how)
+def new_figure(height_in: float, rect: tuple[float, float, float, float] | None = None) -> Figure:
+    """Return a figure of the house width on an Agg canvas, known to nobody else.
+
+    ``rect`` (left, bottom, width, height, as fractions) is room to lay axes out in, names included.
+    """
+    figure = Figure(figsize=(WIDTH_IN, height_in), facecolor="white")
     FigureCanvasAgg(figure)
+    if rect is not None:
+        figure.set_layout_engine(ConstrainedLayoutEngine(rect=rect, w_pad=0, h_pad=0, wspace=0.03))
     return figure
 
 
@@ -104,3 +114,31 @@ def light_grid(axes: Axes, axis: Any) -> None:
     """Draw grid lines of one axis (or both) behind the data, and no tick marks."""
     axes.grid(True, axis=axis)
     axes.tick_params(length=0)
+
+
+def along(pixels: npt.NDArray[np.float64]) -> list[Bbox]:
+    """Return small boxes along a polyline of shape (points, 2): where a label must not lie."""
+    boxes = []
+    for a, b in pairwise(pixels):
+        steps = max(int(np.hypot(*(b - a)) // 6), 1)
+        for i in range(steps + 1):
+            x, y = a + (b - a) * i / steps
+            boxes.append(Bbox.from_bounds(x - 1.5, y - 1.5, 3, 3))
+    return boxes
+
+
+def text_box(label: Text) -> Bbox:
+    """Return the pixels of a text with some air, without the leader line of an annotation."""
+    label.get_window_extent()  # puts an annotation where its offset says
+    return Text.get_window_extent(label).padded(1.5)
+
+
+def inside(box: BboxBase, room: BboxBase) -> bool:
+    """Return whether ``box`` lies in ``room``."""
+    wide = room.x0 <= box.x0 and box.x1 <= room.x1
+    return bool(wide and room.y0 <= box.y0 and box.y1 <= room.y1)
+
+
+def side(offset: float, words: tuple[str, str, str]) -> Any:
+    """Return the alignment of a text that stands below, at, or above zero from its point."""
+    return words[1] if abs(offset) < 1 else words[0] if offset < 0 else words[2]

@@ -1,4 +1,4 @@
-"""Wording shared by tables and figures: numbers with units, and names that stand for many layers."""
+"""Wording of tables and figures: numbers with units, and names that stand for many layers."""
 
 from __future__ import annotations
 
@@ -84,7 +84,8 @@ def shorten(text: str, width: int) -> str:
     if width < 3:
         return text[:width]
     head = (width - 1) // 3
-    return f"{text[:head]}…{text[len(text) - (width - 1 - head) :]}"
+    tail = text[len(text) - (width - 1 - head) :]
+    return f"{text[:head].rstrip('.…')}…{tail.lstrip('.…')}"
 
 
 @dataclass(frozen=True)
@@ -164,16 +165,15 @@ def few_bars(columns: Mapping[str, Sequence[Any]], most: int) -> tuple[list[Grou
     if len(equal) <= most:
         return equal, lead + "a bar ×N stands for N equal layers together"
     for number in (_PART, _DIGITS):
-        alike = _grouped(columns, lambda i, number=number: number.sub("#", layers[i]))
+        kinds = [number.sub("#", name) for name in layers]
+        alike = _grouped(columns, kinds.__getitem__)
         if len(alike) <= most:
             return alike, lead + "a bar ×N adds up N layers whose names differ only in numbers"
     size = -(-len(layers) // most)
     return _grouped(columns, lambda i: i // size), lead + f"a bar adds up {size} consecutive layers"
 
 
-def _grouped(
-    columns: Mapping[str, Sequence[Any]], key: Callable[[int], Hashable]
-) -> list[Group]:
+def _grouped(columns: Mapping[str, Sequence[Any]], key: Callable[[int], Hashable]) -> list[Group]:
     members: dict[Hashable, list[int]] = {}
     for i in range(len(columns["layer"])):
         members.setdefault(key(i), []).append(i)

@@ -31,7 +31,7 @@ def index_bits(m: int) -> int:
 
 @dataclass(frozen=True)
 class NM(Pattern):
-    """At most n kept of every m consecutive k. A last group shorter than m keeps min(n, its length).
+    """At most n kept of every m consecutive k; a shorter last group keeps min(n, its length).
 
     Metadata: ⌈log2 m⌉ bits for each stored slot. Ties keep the lowest index.
     """
@@ -41,7 +41,9 @@ class NM(Pattern):
 
     family: ClassVar[str] = "nm"
     grammar: ClassVar[str] = "n:m (2:4)"
-    summary: ClassVar[str] = "at most n kept of every m consecutive k in a column, e.g. 2:4, 1:4, 2:8"
+    summary: ClassVar[str] = (
+        "at most n kept of every m consecutive k in a column, e.g. 2:4, 1:4, 2:8"
+    )
 
     def __post_init__(self) -> None:
         if not 1 <= self.n <= self.m <= MAX_GROUP:
@@ -71,7 +73,7 @@ class NM(Pattern):
         return np.ascontiguousarray(keep[:k])
 
     def _largest(self, grouped: npt.NDArray[np.float32]) -> BoolArray:
-        """Mark the n largest of axis 1; ties to the lowest index; padding (-1) loses to any weight."""
+        """Mark the n largest of axis 1; ties to the lowest index; padding (-1) always loses."""
         keep = np.zeros(grouped.shape, dtype=np.bool_)
         left = grouped.copy()
         for _ in range(self.n):

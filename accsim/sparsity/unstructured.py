@@ -48,7 +48,11 @@ class Unstructured(Pattern):
             raise InputError(f"unstructured@s needs a number 0 <= s < 1; got '{text}'") from None
 
     def __str__(self) -> str:
-        return f"unstructured@{self.sparsity:g}" if self._short() else f"unstructured@{self.sparsity!r}"
+        return (
+            f"unstructured@{self.sparsity:g}"
+            if self._short()
+            else f"unstructured@{self.sparsity!r}"
+        )
 
     def _short(self) -> bool:
         return float(f"{self.sparsity:g}") == self.sparsity

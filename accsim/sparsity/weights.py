@@ -34,9 +34,7 @@ def synthetic_weights(
     return weights
 
 
-def retained_magnitude(
-    weights: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_]
-) -> float:
+def retained_magnitude(weights: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_]) -> float:
     """Return Σ|w| over the kept weights divided by Σ|w| over all (1 for all-zero weights)."""
     total = float(np.abs(weights).sum(dtype=np.float64))
     return float(np.abs(weights[mask]).sum(dtype=np.float64)) / total if total else 1.0

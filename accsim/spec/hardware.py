@@ -56,7 +56,9 @@ class Array(Spec):
     cols: Annotated[Extent, Field(le=65536, description="PE columns")]
     count: Annotated[PositiveInt, Field(le=4096, description="arrays that share the buffers")] = 1
     multipliers: Annotated[PositiveInt, Field(le=64, description="multipliers of one PE")] = 1
-    lanes: Annotated[PositiveInt, Field(le=256, description="activations a PE receives a cycle")] = 1
+    lanes: Annotated[
+        PositiveInt, Field(le=256, description="activations a PE receives a cycle")
+    ] = 1
     levels: tuple[Level, ...] = Field(("dense",), min_length=1, description="n:m modes of a PE")
     adaptive: bool = Field(False, description="passes of a fold follow the real mask")
     double_buffering: bool = Field(
@@ -137,8 +139,12 @@ class Energy(Spec):
     table: str = Field(min_length=1, description="name of the table, printed with every result")
     node_nm: PositiveFloat
     mac: dict[DTypeName, MacEnergy]
-    register_pj_per_bit: Annotated[FiniteFloat, Field(description="one bit clocked into a register")]
-    select_pj_per_bit: Annotated[FiniteFloat, Field(description="one bit through an n:m multiplexer")]
+    register_pj_per_bit: Annotated[
+        FiniteFloat, Field(description="one bit clocked into a register")
+    ]
+    select_pj_per_bit: Annotated[
+        FiniteFloat, Field(description="one bit through an n:m multiplexer")
+    ]
     sram: tuple[SramPoint, ...] = Field(min_length=1)
     dram_pj_per_bit: dict[str, FiniteFloat]
     pe_static_uw: Annotated[FiniteFloat, Field(description="static power of a PE per multiplier")]
@@ -147,7 +153,7 @@ class Energy(Spec):
 
 
 class Compiled(Spec):
-    """What an ahead-of-time compiler fixes for timing ``compiled`` (devices/systolic_compiled.py)."""
+    """What a compiler fixes for timing ``compiled`` (see devices/systolic_compiled.py)."""
 
     cores: Annotated[PositiveInt, Field(description="cores the output tiles are dealt to, whole")]
     stored_bits: Annotated[PositiveInt, Field(description="an operand in memory, any dtype")]

@@ -65,7 +65,9 @@ class Conv2d(Spec):
     def _fits(self) -> Conv2d:
         for channels in (self.in_channels, self.out_channels):
             if channels % self.groups:
-                raise ValueError(f"groups must divide the channels; got {self.groups} of {channels}")
+                raise ValueError(
+                    f"groups must divide the channels; got {self.groups} of {channels}"
+                )
         for axis in (0, 1):
             span = self.dilation[axis] * (self.kernel[axis] - 1) + 1
             if span > self.size[axis] + 2 * self.padding[axis]:
@@ -162,7 +164,9 @@ class Layer(Spec):
     @model_validator(mode="after")
     def _activations_stay_dense(self) -> Layer:
         if not self.has_weights and self.pattern != DENSE:
-            raise ValueError(f"'{self.name}' multiplies two activations and has no weights to prune")
+            raise ValueError(
+                f"'{self.name}' multiplies two activations and has no weights to prune"
+            )
         if self.macs > MAX_MACS:
             raise ValueError(
                 f"'{self.name}' must have at most {MAX_MACS:.0e} multiply-accumulates; "
@@ -309,9 +313,7 @@ class Workload(Spec):
             found = {x.name for x in self.layers if fnmatch.fnmatchcase(x.name, glob)}
             if not found:
                 known = [layer.name for layer in self.layers]
-                raise InputError(
-                    f"no layer of '{self.name}' matches '{glob}'{near(glob, known)}"
-                )
+                raise InputError(f"no layer of '{self.name}' matches '{glob}'{near(glob, known)}")
             names |= found
         return names
 

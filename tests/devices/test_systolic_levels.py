@@ -1,0 +1,494 @@
+"""Closed form = events = register level on random small layers; the tile search against brute force.
+
+Also home of the small devices and layers the other tests of this folder are made of.
+"""
+
+import copy
+import math
+from functools import cache
+
+import numpy as np
+import pytest
+
+import accsim
+from accsim.base.errors import InputError
+from accsim.devices.systolic_modes import modes
+from accsim.devices.systolic_ops import make_ops
+from accsim.devices.systolic_tiles import spell_out
+from accsim.devices.systolic_tiling import Tilings, best, candidates, evaluate
+from accsim.kernels.pipeline import pipeline_cycles
+from accsim.sparsity.masks import Masks
+from accsim.spec.hardware import Systolic
+from accsim.spec.workload import Layer, Workload
+
+DATAFLOWS = ("ws", "os", "is")
+MACS = {"int8": 0.2, "int16": 0.5, "fp8": 0.3, "bf16": 0.6, "fp16": 0.7, "fp32": 2.0}
+SMALL = {
+    "name": "small",
+    "dataflow": "ws",
+    "clock_ghz": 1.0,
+    "array": {"rows": 4, "cols": 4},
+    "memory": {
+        "sram": {name: {"bytes": 2**30} for name in "xwy"},
+        "dram": {"bandwidth_gb_per_s": 16.0},
+    },
+    "energy": {
+        "table": "made up for tests",
+        "node_nm": 22,
+        "mac": {name: {"mult_pj": pj, "add_pj": pj / 4} for name, pj in MACS.items()},
+        "register_pj_per_bit": 0.011,
+        "select_pj_per_bit": 0.003,
+        "sram": [
+            {"bytes": 1024, "read_pj": 1.5, "write_pj": 2.0},
+            {"bytes": 65536, "read_pj": 9.0, "write_pj": 10.0, "access_bits": 128},
+            {"bytes": 2**20, "read_pj": 40.0, "write_pj": 47.0, "access_bits": 128},
+        ],
+        "dram_pj_per_bit": {"dram": 12.5, "other": 1.0},
+        "pe_static_uw": 1.7,
+        "sram_static_mw_per_mb": 2.3,
+        "dram_static_mw": 31.0,
+    },
+}
+
+
+def device(**changes):
+    """A small device; ``array__rows=2`` sets array.rows. Huge buffers unless stated."""
+    tree = copy.deepcopy(SMALL)
+    for key, value in changes.items():
+        *path, last = key.split("__")
+        at = tree
+        for step in path:
+            at = at.setdefault(step, {})
+        at[last] = value
+    return Systolic.model_validate(tree)
+
+
+def buffers(x, w, y):
+    """Changes of :func:`device` that set the bytes of the three buffers."""
+    return {f"memory__sram__{name}__bytes": size for name, size in zip("xwy", (x, w, y), strict=True)}
+
+
+def network(*layers):
+    return Workload(name="random", layers=layers)
+
+
+# (multipliers, lanes, levels)
+PES = (
+    (1, 1, ("dense",)),
+    (1, 4, ("1:4", "dense")),
+    (2, 4, ("1:4", "2:4", "dense")),
+    (2, 8, ("1:4", "2:4", "1:8", "2:8", "dense")),
+    (4, 8, ("2:4", "4:8", "dense")),
+    (3, 5, ("3:5", "1:5", "dense")),
+    (2, 8, ("3:8", "4:8", "dense")),  # more slots than multipliers: several passes
+    (1, 8, ("5:8", "2:4", "dense")),
+)
+PATTERNS = ("dense", "1:4", "2:4", "3:4", "1:8", "2:8", "3:8", "3:5", "1:3", "4:6", "1:16")
+SHARES = ("unstructured@0.3", "unstructured@0.7", "unstructured@0.97")
+
+
+def pick(rng, options):
+    return options[int(rng.integers(len(options)))]
+
+
+def random_extents(rng, largest):
+    """t, k, n, now and then 1."""
+    return [1 if rng.random() < 0.1 else int(rng.integers(1, largest)) for _ in "tkn"]
+
+
+def random_op(rng, lanes, largest=22):
+    """(op, has weights). k of a linear layer is whole blocks where ``lanes`` is given."""
+    t, k, n = random_extents(rng, largest)
+    k = -(-k // lanes) * lanes
+    kind = rng.random()
+    if kind < 0.55:
+        return {"kind": "linear", "tokens": t, "in_features": k, "out_features": n}
+    if kind < 0.7:
+        return {"kind": "matmul", "t": t, "k": k, "n": n}
+    groups, span = int(rng.integers(1, 4)), int(rng.integers(1, 4))
+    return {
+        "kind": "conv2d", "groups": groups, "kernel": (span, int(rng.integers(1, 4))),
+        "in_channels": groups * lanes * int(rng.integers(1, 4)),
+        "out_channels": groups * int(rng.integers(1, 6)),
+        "size": (int(rng.integers(3, 8)), int(rng.integers(3, 8))),
+        "stride": (int(rng.integers(1, 3)), int(rng.integers(1, 4))),
+        "padding": (int(rng.integers(0, 2)), int(rng.integers(0, 2))),
+    }  # fmt: skip
+
+
+def random_layer(rng, name, lanes=1, dtypes=("int8", "int8", "int16", "bf16", "fp32", "fp8")):
+    op = random_op(rng, lanes)
+    pattern = "dense"
+    if op["kind"] != "matmul" and rng.random() < 0.8:
+        pattern = pick(rng, SHARES if rng.random() < 0.35 else PATTERNS)
+    return Layer(
+        name=name, op=op, pattern=accsim.pattern(pattern), dtype=pick(rng, dtypes),
+        batch=int(rng.integers(1, 4)), repeats=pick(rng, (1, 1, 2, 3)),
+    )  # fmt: skip
+
+
+def random_changes(rng):
+    multipliers, lanes, levels = pick(rng, PES)
+    adaptive = lanes > 1 and rng.random() < 0.6
+    return {
+        "dataflow": pick(rng, DATAFLOWS),
+        "array__rows": int(rng.integers(1, 6)),
+        "array__cols": int(rng.integers(1, 6)),
+        "array__count": 1 if adaptive else pick(rng, (1, 1, 2, 3)),
+        "array__multipliers": multipliers,
+        "array__lanes": lanes,
+        "array__levels": levels,
+        "array__adaptive": adaptive,
+        "array__double_buffering": bool(rng.random() < 0.7),
+        "array__accumulator_bits": pick(rng, (32, 32, 24)),
+        "memory__sram__double_buffered": bool(rng.random() < 0.75),
+        "memory__dram__bandwidth_gb_per_s": pick(rng, (0.4, 1.0, 3.7, 16.0, 200.0, math.inf)),
+        "memory__dram__latency_ns": pick(rng, (0.0, 0.0, 3.0, 40.0)),
+        "launch_us": pick(rng, (0.0, 0.005)),
+    }
+
+
+def fitting(changes, sizes, use):
+    """Return ``use(device)`` on the smallest of a row of buffer sizes that hold a tile."""
+    for _ in range(12):
+        small = device(**changes, **buffers(*sizes))
+        try:
+            return small, use(small)
+        except InputError as error:
+            assert "must hold" in str(error), error
+            sizes = [size * 4 for size in sizes]
+    raise AssertionError("no buffer was large enough")
+
+
+def several_passes(changes):
+    return any(
+        level != "dense" and int(level.split(":")[0]) > changes["array__multipliers"]
+        for level in changes["array__levels"]
+    )
+
+
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+def test_three_levels_agree(dataflow):
+    """About 270 devices × 3 layers a dataflow; at least 2 000 layers altogether."""
+    rng = np.random.default_rng(list(dataflow.encode()))
+    seen = {"layers": 0, "tiles": 0, "several": 0, "modes": set(), "adaptive": 0, "sizes": set()}
+    for case in range(270):
+        changes = random_changes(rng) | {"dataflow": dataflow}
+        # Ragged k on several passes: see test_a_short_last_block_agrees_too.
+        lanes = changes["array__lanes"] if several_passes(changes) else 1
+        net = network(*(random_layer(rng, f"{case}.{i}", lanes) for i in range(3)))
+        sizes = [int(rng.integers(8, 600)) for _ in "xwy"]
+        masks = Masks(case)
+        small, closed = fitting(changes, sizes, lambda hw: accsim.simulate(net, hw, masks=masks))  # noqa: B023
+        compare(net, small, closed, masks)
+        note(seen, net, small, closed, masks)
+    assert seen["layers"] == 810
+    assert seen["several"] > 250, "most layers should need several tiles"
+    assert seen["adaptive"] > 25
+    assert {"dense", "2:4", "1:4", "2:8", "3:8", "4:8", "3:5", "adaptive"} <= seen["modes"]
+
+
+def compare(net, small, closed, masks):
+    for level in ("events", "register"):
+        other = accsim.simulate(net, small, masks=masks, level=level)
+        cycles = closed.columns["cycles"], other.columns["cycles"]
+        assert cycles[0] == cycles[1], (level, cycles, small, net.layers)
+
+
+def note(seen, net, small, closed, masks):
+    from accsim.devices.systolic import SystolicDevice
+
+    seen["layers"] += len(net.layers)
+    seen["modes"] |= set(closed.columns["mode"])
+    seen["adaptive"] += closed.columns["mode"].count("adaptive")
+    planner = SystolicDevice(small)
+    seen["several"] += sum(len(planner.schedule(layer, masks)) > 1 for layer in net.layers)
+
+
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+def test_a_short_last_block_agrees_too(dataflow):
+    """A last block of fewer rows may need fewer passes than the others."""
+    for k in (1, 2, 9, 10, 11, 17, 18):
+        hardware = device(
+            dataflow=dataflow, array__rows=2, array__cols=3, array__multipliers=2,
+            array__lanes=8, array__levels=("3:8", "dense"),
+        )  # fmt: skip
+        net = accsim.gemm(5, k, 7).prune("3:8")
+        closed = accsim.simulate(net, hardware)
+        assert closed.columns["cycles"] == accsim.simulate(net, hardware, level="register").columns["cycles"]
+
+
+@pytest.mark.parametrize("dataflow", DATAFLOWS)
+@pytest.mark.parametrize("dtype", ["int8", "bf16"])
+def test_an_empty_mask_agrees(dataflow, dtype):
+    """unstructured@0.99 of few weights keeps none: every fold is skipped, outputs are 0."""
+    hardware = device(
+        dataflow=dataflow, array__multipliers=2, array__lanes=4, array__adaptive=True, **buffers(64, 64, 64)
+    )
+    net = accsim.gemm(7, 6, 5, dtype=dtype).prune("unstructured@0.99")
+    assert net.layers[0].pattern.kept(6, 5) == 0
+    cycles = {accsim.simulate(net, hardware, level=x).cycles for x in ("closed", "events", "register")}
+    assert len(cycles) == 1
+
+
+# --- a slow twin of a tiled layer: plain loops over runs, tiles, folds
+
+
+def up(a, b):
+    return -(-a // b)
+
+
+def transfer(nbytes, bandwidth, latency):
+    return latency + math.ceil(nbytes / bandwidth) if nbytes else 0
+
+
+def ping_pong(tiles, *, bandwidth, latency, double_buffered):
+    """Total cycles of (compute, load, store) tiles: two buffers that swap at a barrier."""
+    now, loaded, to_store = 0, None, 0
+    queue = list(tiles)
+    if not double_buffered:
+        for compute, load, store in queue:
+            now += transfer(load, bandwidth, latency) + compute + transfer(store, bandwidth, latency)
+        return now
+    while queue or loaded is not None or to_store:
+        array_free = now + (loaded[0] if loaded else 0)
+        moved = to_store + (queue[0][1] if queue else 0)
+        channel_free = now + transfer(moved, bandwidth, latency)
+        to_store = loaded[2] if loaded else 0
+        loaded = queue.pop(0) if queue else None
+        now = max(array_free, channel_free)
+    return now
+
+
+@cache
+def fold_cycles(rows_used, cols_used, steps, passes, rows, cols, stationary, double):
+    """Total cycles of one tile, fold after fold."""
+    along = [min(cols, cols_used - c) for c in range(0, cols_used, cols)]
+    down = [min(rows, rows_used - r) for r in range(0, rows_used, rows)]
+    order = [(r, c) for c in along for r in down] if stationary else [(r, c) for r in down for c in along]
+    start, end, before = 0, 0, None
+    for r, c in order:
+        for _ in range(passes if stationary else 1):
+            if before is None or not double:
+                start = end + (r if stationary else 0)
+            else:
+                start += max(steps, r if stationary else before)
+            end = max(end, start + steps + c - 2 + rows + (0 if stationary else r))
+            before = r
+    return end
+
+
+def twin_tile(t, k, n, layer, mode, hw):
+    """Cycles of one tile on its busiest array."""
+    array, blocks = hw.array, up(k, mode.lanes)
+    rows_used, cols_used, steps = {
+        "ws": (blocks, n, t),
+        "os": (t, n, blocks * mode.passes),
+        "is": (blocks, t, n * mode.passes),
+    }[hw.dataflow]
+    folds = up(cols_used, array.cols)
+    cols_used = min(cols_used, up(folds, array.count) * array.cols)
+    return fold_cycles(
+        rows_used, cols_used, steps, mode.passes if hw.dataflow == "ws" else 1, array.rows,
+        array.cols, hw.dataflow != "os", array.double_buffering,
+    )  # fmt: skip
+
+
+def parts(extent, size):
+    return [(first, min(size, extent - first)) for first in range(0, extent, size)]
+
+
+def twin_tiles(layer, mode, hw, size, keep_x):
+    """(compute, load, store) of all tiles of all runs of a linear layer or product."""
+    bits = {"int8": 8, "int16": 16, "bf16": 16, "fp32": 32, "fp8": 8}[layer.dtype]
+    gemm = layer.gemm
+    cuts = {d: parts(getattr(gemm, d), size[d]) for d in "tkn"}
+    tiles = []
+    for _ in range(layer.runs):
+        held_x = held_w = None
+        for outer in cuts["t" if keep_x else "n"]:
+            for inner in cuts["n" if keep_x else "t"]:
+                for k0, k in cuts["k"]:
+                    (t0, t), (n0, n) = (outer, inner) if keep_x else (inner, outer)
+                    load = 0
+                    if held_x != (t0, k0):
+                        load += t * k * bits // 8
+                    if held_w != (k0, n0):
+                        slots = k // mode.group * mode.slots + min(mode.slots, k % mode.group)
+                        load += up(slots * n * (bits + mode.index_bits), 8)
+                    held_x, held_w = (t0, k0), (k0, n0)
+                    done = k0 + k == gemm.k
+                    compute = twin_tile(t, k, n, layer, mode, hw)
+                    tiles.append((compute, load, t * n * bits // 8 if done else 0))
+    return tiles
+
+
+def plain_layer(rng, name, largest):
+    """A linear layer or a batch of products, 1 to 3 runs."""
+    t, k, n = random_extents(rng, largest)
+    runs, pattern = int(rng.integers(1, 4)), accsim.pattern(pick(rng, PATTERNS))
+    dtype = pick(rng, ("int8", "int16", "bf16"))
+    if rng.random() < 0.3:
+        op = {"kind": "matmul", "t": t, "k": k, "n": n}
+        return Layer(name=name, op=op, batch=runs, dtype=dtype)
+    op = {"kind": "linear", "tokens": t, "in_features": k, "out_features": n}
+    return Layer(name=name, op=op, repeats=runs, dtype=dtype, pattern=pattern)
+
+
+def random_tilings(rng, layer, mode, count):
+    """Tile extents of any size, k in whole blocks; the whole layer first."""
+    gemm, made = layer.gemm, []
+    for i in range(count):
+        t, n = (1 + int(rng.integers(getattr(gemm, d))) for d in "tn")
+        k = mode.lanes * (1 + int(rng.integers(up(gemm.k, mode.lanes))))
+        whole = i == 0
+        made.append(
+            (gemm.t if whole else t, gemm.k if whole else min(k, gemm.k), gemm.n if whole else n)
+        )
+    return made
+
+
+def as_tilings(sizes, keep_x):
+    t, k, n = np.array(sizes, dtype=np.int64).T
+    return Tilings(np.zeros(len(t), dtype=np.intp), t, k, n, np.array(keep_x))
+
+
+def test_sums_over_slot_classes_equal_the_spelled_out_loops():
+    """Any tiling, not only the chosen one, 1 to 3 runs; about 1 400 nests."""
+    rng = np.random.default_rng(11)
+    seen = {"single": 0, "deep": 0}
+    for case in range(180):
+        layer = plain_layer(rng, f"{case}", 18)
+        hw = device(**random_changes(rng))
+        mode = modes(layer.pattern, hw.array)[0]
+        sizes = random_tilings(rng, layer, mode, 8)
+        keep_x = [bool(rng.random() < 0.5) for _ in sizes]
+        ops = make_ops([layer], [mode], hw)
+        got = evaluate(ops, as_tilings(sizes, keep_x), hw)
+        for i, (size, keep) in enumerate(zip(sizes, keep_x, strict=True)):
+            tiles = twin_tiles(layer, mode, hw, dict(zip("tkn", size, strict=True)), keep)
+            seen["single"] += len(tiles) == layer.runs
+            seen["deep"] += len(tiles) > 40
+            check_sums(got, i, tiles, hw, (layer, size, keep))
+    assert seen["single"] >= 180
+    assert seen["deep"] > 50
+
+
+def check_sums(got, i, tiles, hw, what):
+    compute, load, store = (sum(column) for column in zip(*tiles, strict=True))
+    assert got.compute_cycles[i] == compute, what
+    assert (got.load_bytes[i], got.store_bytes[i]) == (load, store), what
+    memory = hw.memory
+    expected = ping_pong(
+        tiles, bandwidth=memory.dram.bandwidth_gb_per_s,
+        latency=math.ceil(memory.dram.latency_ns), double_buffered=memory.sram.double_buffered,
+    )  # fmt: skip
+    assert got.cycles[i] == expected, what
+
+
+def test_sums_equal_the_pipeline_over_spelled_out_tiles():
+    """The same for convolutions, whose input bytes follow the map: evaluate = spell_out."""
+    rng = np.random.default_rng(12)
+    for case in range(150):
+        layer = random_layer(rng, f"{case}")
+        hw = device(**random_changes(rng))
+        mode = modes(layer.pattern, hw.array)[0]
+        ops = make_ops([layer], [mode], hw)
+        sizes = random_tilings(rng, layer, mode, 5)
+        keep_x = [bool(rng.random() < 0.5) for _ in sizes]
+        tilings = as_tilings(sizes, keep_x)
+        got = evaluate(ops, tilings, hw)
+        for i in range(len(sizes)):
+            schedule = spell_out(ops, tilings.take(np.array([i])), hw)
+            tiles = schedule.tiles
+            assert got.cycles[i] == pipeline_cycles(
+                tiles["compute_cycles"], tiles["load_bytes"], tiles["store_bytes"],
+                bytes_per_cycle=schedule.bytes_per_cycle, latency_cycles=schedule.latency_cycles,
+                double_buffered=schedule.double_buffered, runs=schedule.runs,
+            )  # fmt: skip
+            assert got.load_bytes[i] == schedule.runs * tiles["load_bytes"].sum()
+            assert got.store_bytes[i] == schedule.runs * tiles["store_bytes"].sum()
+            assert got.work_cycles[i] == schedule.runs * tiles["work_cycles"].sum()
+
+
+@pytest.mark.parametrize("double_buffered", [True, False])
+def test_pipeline_equals_the_explicit_loop(double_buffered):
+    rng = np.random.default_rng([13, double_buffered])
+    for _ in range(600):
+        count, runs = pick(rng, (1, 1, 2, 3, 7)), int(rng.integers(1, 5))
+        compute = rng.integers(0, 30, count)
+        load, store = (rng.integers(0, 60, count) * (rng.random(count) < 0.8) for _ in "ls")
+        bandwidth, latency = pick(rng, (0.3, 1.0, 2.5, 64.0, math.inf)), pick(rng, (0, 4))
+        got = pipeline_cycles(
+            compute, load, store, bytes_per_cycle=bandwidth, latency_cycles=latency,
+            double_buffered=double_buffered, runs=runs,
+        )  # fmt: skip
+        tiles = list(zip(compute.tolist(), load.tolist(), store.tolist(), strict=True)) * runs
+        assert got == ping_pong(
+            tiles, bandwidth=bandwidth, latency=latency, double_buffered=double_buffered
+        ), (tiles, bandwidth, latency)
+
+
+# --- the tile search
+
+
+def test_the_search_finds_the_minimum_over_all_candidates():
+    """300 devices, 2 layers searched together: fewest cycles, then fewest bytes."""
+    rng = np.random.default_rng(14)
+    pruned = 0
+    for case in range(300):
+        layers = [random_layer(rng, f"{case}.{i}", dtypes=("int8", "int16")) for i in range(2)]
+        changes = random_changes(rng)
+        sizes = [int(rng.integers(60, 3000)) for _ in "xwy"]
+        hw, (ops, found, chosen, costs) = fitting(changes, sizes, lambda hw: searched(layers, hw))  # noqa: B023
+        every = evaluate(ops, found, hw)
+        nbytes = every.load_bytes + every.store_bytes
+        for op in range(2):
+            mine = np.flatnonzero(found.op == op)
+            least = min(zip(every.cycles[mine], nbytes[mine], strict=True))
+            assert (costs.cycles[op], (costs.load_bytes + costs.store_bytes)[op]) == least, (
+                layers[op],
+                changes,
+            )
+            pruned += len(mine) > 12
+        again = evaluate(ops, chosen, hw)
+        assert all(np.array_equal(a, b) for a, b in zip(again, costs, strict=True))
+    assert pruned > 200, "most searches should have candidates to skip"
+
+
+def searched(layers, hw):
+    chosen = [modes(layer.pattern, hw.array)[0] for layer in layers]
+    ops = make_ops(layers, chosen, hw)
+    return ops, candidates(ops, hw), *best(ops, hw)
+
+
+def test_every_candidate_fits_its_buffers():
+    """Half a buffer for an operand that is replaced, all of it for one that is not."""
+    rng = np.random.default_rng(15)
+    for case in range(120):
+        layer = plain_layer(rng, f"{case}", 30)
+        changes = random_changes(rng)
+        sizes = [int(rng.integers(60, 1500)) for _ in "xwy"]
+        hw, (ops, found, _, _) = fitting(changes, sizes, lambda hw: searched([layer], hw))  # noqa: B023
+        mode, gemm, sram = modes(layer.pattern, hw.array)[0], layer.gemm, hw.memory.sram
+        bits = {"int8": 8, "int16": 16, "bf16": 16}[layer.dtype]
+        sum_bits = 32 if layer.dtype == "bf16" else hw.array.accumulator_bits
+        for t, k, n in zip(found.t.tolist(), found.k.tolist(), found.n.tolist(), strict=True):
+            slots = k // mode.group * mode.slots + min(mode.slots, k % mode.group)
+            whole = {"t": t == gemm.t, "k": k == gemm.k, "n": n == gemm.n}
+            for used, buffer, dims in (
+                (t * k * bits / 8, sram.x, "tk"),
+                (slots * n * (bits + mode.index_bits) / 8, sram.w, "kn"),
+                (t * n * sum_bits / 8, sram.y, "tn"),
+            ):
+                stays = layer.runs == 1 and all(whole[d] for d in dims)
+                halves = 1 if stays or not sram.double_buffered else 2
+                assert used <= buffer.bytes // halves
+        assert len({*zip(found.t, found.k, found.n, found.keep_x, strict=True)}) == len(found)
+
+
+def test_a_buffer_too_small_is_refused_in_one_line():
+    net = accsim.gemm(9, 9, 9)
+    with pytest.raises(InputError, match=r"memory\.sram\.w\.bytes of 'small' must hold 2 tiles") as error:
+        accsim.simulate(net, device(**buffers(10**6, 7, 10**6)))
+    assert "\n" not in str(error.value)
