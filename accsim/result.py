@@ -32,7 +32,7 @@ COLUMNS = {
     "t": "rows of one GEMM: tokens, or output pixels × batch",
     "k": "reduction of one GEMM (of one group)",
     "n": "columns of one GEMM: output features (of one group)",
-    "repeats": "GEMMs of this shape in the layer: repeats × groups (× batch for activation products)",
+    "repeats": "GEMMs of this shape: repeats × groups (× batch for activation products)",
     "pattern": "sparsity pattern of the weights",
     "mode": "how the device runs it: its n:m level, dense, or adaptive",
     "dtype": "number format of operands",
@@ -253,8 +253,11 @@ class Result:
         path.write_text(_json(run), encoding="utf-8")
         yield path
         if _has_pyarrow():
+            import pyarrow
+            import pyarrow.parquet
+
             path = folder / "layers.parquet"
-            self.table.to_parquet(path)
+            pyarrow.parquet.write_table(pyarrow.table(columns), path)
             yield path
 
 

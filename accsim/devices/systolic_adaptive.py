@@ -67,8 +67,9 @@ class MaskedFolds:
     def busy_pieces(self, k: int, n: int) -> int:
         """Return how many k × n pieces of W keep the array busy at all (os: every one does)."""
         if self._flow.stream == "k":
-            return -(-self._shape[0] // k) * -(-self._shape[1] // n)
-        rows = np.arange(0, len(self._held), max(k // self._array.lanes, 1))
+            pieces: int = -(-self._shape[0] // k) * -(-self._shape[1] // n)
+            return pieces
+        rows = np.arange(0, len(self._held), -(-k // self._array.lanes))
         sums = np.add.reduceat(
             np.add.reduceat(self._held, rows, axis=0), np.arange(0, self._shape[1], n), axis=1
         )

@@ -9,7 +9,8 @@ all R rows. With a second register a fold may start as soon as the one before ha
 own tile is in: S' = S + max(s, r'). Without, folds follow each other: r + s + R + c − 2 each.
 
 os: results shift out through all R rows, starting when the fold's last row is done. With a second
-register that overlaps the next fold: S' = S + max(s, r). Without: s + r + c − 2 + R each.
+register that overlaps the next fold, whose first row may not be done before the last row of this
+one: S' = S + s + max(0, r − s'), for equal steps S + max(s, r). Without: s + r + c − 2 + R each.
 """
 
 from __future__ import annotations
@@ -97,6 +98,6 @@ def fold_sequence(
         starts = r[0] + np.concatenate(([0], np.cumsum(np.maximum(s[:-1], r[1:]))))
         ends = starts + s + rows + c - 2
     else:
-        starts = np.concatenate(([0], np.cumsum(np.maximum(s[:-1], r[:-1]))))
+        starts = np.concatenate(([0], np.cumsum(s[:-1] + np.maximum(0, r[:-1] - s[1:]))))
         ends = starts + s + skew + rows
     return FoldCycles(int(ends.max()), int(s.sum() + skew[-1]))

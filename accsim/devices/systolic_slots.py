@@ -72,7 +72,7 @@ class LoopNest:
             compute_cycles=self.runs * _total(many, compute),
             work_cycles=self.runs * _total(many, _spread(self.work)),
             load_bytes=self.runs * _total(many, ahead),
-            store_bytes=self.runs * (many[..., 0] * behind).sum(axis=(1, 2)),
+            store_bytes=self.runs * _total(many[..., :1], behind[..., None]),
         )
 
     def _overlapped(
@@ -98,7 +98,8 @@ class LoopNest:
             np.maximum(c_first, load) + np.maximum(c_first, store) + (self.runs - 2) * middle,
         )
         single = (self.outer == 1) & (self.inner == 1) & (self.depth == 1)
-        return load + np.where(single, one_tile, longer) + store
+        total: Ints = load + np.where(single, one_tile, longer) + store
+        return total
 
     def _multiplicity(self) -> Ints:
         o, i, k = (_counts(count) for count in (self.outer, self.inner, self.depth))

@@ -213,8 +213,9 @@ def tile_cycles(ops: Ops, t: Ints, k: Ints, n: Ints, device: Systolic) -> tuple[
         folds = -(-cols // array.cols)
         share = -(-folds // array.count) * array.cols
         cols = np.minimum(cols, share)
+    passes = ops.passes if flow.stream == "t" else 1  # else they are in the steps
     spent = uniform_folds(
-        rows, cols, steps, ops.passes if flow.stream == "t" else 1, rows=array.rows, cols=array.cols,
+        rows, cols, steps, passes, rows=array.rows, cols=array.cols,
         stationary=flow.stationary, double_buffering=array.double_buffering,
     )  # fmt: skip
     return spent.total, spent.work

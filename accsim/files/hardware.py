@@ -22,6 +22,10 @@ from accsim.spec.hardware import Sourced, Systolic
 
 GROUP = "accsim.devices"
 _QUANTITY = set(Sourced.model_fields)
+_BESIDE_OVERRIDE = {
+    "source": Node("override of this run", "override", None),
+    "status": Node("chosen", "override", None),
+}
 
 
 def load_hardware(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Systolic:
@@ -36,9 +40,13 @@ def load_hardware(name: str | Path, overrides: Mapping[str, Any] | None = None) 
     """
     path = catalogue.find("hwconfigs", name)
     tree = _extended(_read(path), path, ())
-    for key, value in (overrides or {}).items():
-        tree = _override(tree, key.split("."), value)
+    given = overrides or {}
+    inside_table = [key for key in given if key.startswith("energy.")]
+    for key in [key for key in given if key not in inside_table]:
+        tree = _override(tree, key.split("."), given[key], key)
     tree = _with_energy(tree, path)
+    for key in inside_table:
+        tree = _override(tree, key.split("."), given[key], key)
     if "name" not in tree.value:
         tree.value["name"] = Node(path.stem, str(path), 1)
     return _device(tree)
@@ -109,8 +117,8 @@ def _lay_over(base: Node, top: Node) -> Node:
     return replace(top, value=merged, key_lines=base.key_lines | top.key_lines)
 
 
-def _override(tree: Node, keys: list[str], value: Any) -> Node:
-    """Return the tree with one dotted key set; a string value is read as YAML."""
+def _override(tree: Node, keys: list[str], value: Any, key: str) -> Node:
+    """Return the tree with one dotted ``key`` set; a string value is read as YAML."""
     if not all(keys):
         raise InputError(
             f"an override needs a dotted key such as array.rows; got '{'.'.join(keys)}'"
@@ -119,31 +127,25 @@ def _override(tree: Node, keys: list[str], value: Any) -> Node:
         raise InputError(f"override: '{'.'.join(keys)}' has no keys below it", file="override")
     if len(keys) > 1:
         child = tree.value.get(keys[0], Node({}, "override", None))
-        new = _override(child, keys[1:], value)
+        new = _override(child, keys[1:], value, key)
     else:
-        new = _given(value)
+        new = _explicit(_given(value), key, _BESIDE_OVERRIDE)
+        new = _lay_over(tree.value.get(keys[0], new), new)
     return replace(tree, value=tree.value | {keys[0]: new})
 
 
 def _given(value: Any) -> Node:
     if isinstance(value, str):
         text = value.strip()
-        inside = parse_yaml(f"v: {text}", "override").value["v"] if text[:1] in "[{" else None
-        if inside is not None:
+        if text[:1] in ("[", "{"):
+            inside: Node = parse_yaml(f"v: {text}", "override").value["v"]
             return replace(inside, line=None)
-        value = scalar(text)
+        return Node(scalar(text), "override", None)
     if isinstance(value, list | tuple):
         return Node([_given(v) for v in value], "override", None)
-    if isinstance(value, Mapping) and "value" in value and set(value) <= _QUANTITY:
-        return Node({str(k): Node(v, "override", None) for k, v in value.items()}, "override", None)
     if isinstance(value, Mapping):
         return Node({str(k): _given(v) for k, v in value.items()}, "override", None)
-    node = Node(value, "override", None)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return node
-    inside_value = {"value": node, "source": Node("override of this run", "override", None)}
-    chosen = inside_value | {"status": Node("chosen", "override", None)}
-    return Node(chosen, "override", None)
+    return Node(value, "override", None)
 
 
 def _with_energy(tree: Node, path: Path) -> Node:

@@ -9,6 +9,11 @@ from accsim.files.hardware import device_kinds, device_of
 from accsim.spec.hardware import Energy, Sourced
 from accsim.spec.workload import Conv2d, Layer, Linear, Matmul, Published
 
+# What pydantic calls a bound on a number that passes through a check of ours first.
+BOUNDS = {"ge": "minimum", "le": "maximum", "gt": "exclusiveMinimum", "lt": "exclusiveMaximum"}
+_OWN = Sourced.model_json_schema()["properties"]
+# What a mapping may say once for all numbers below it that have no source of their own.
+_COVERING = {name: _OWN[name] for name in ("source", "status")}
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -31,7 +36,7 @@ def _hardware() -> dict[str, Any]:
 
 
 def _device(kind: str) -> dict[str, Any]:
-    schema: dict[str, Any] = _sourced(device_of(kind).spec.model_json_schema())
+    schema: dict[str, Any] = _sourced(device_of(kind).spec.model_json_schema(), partial=True)
     properties = schema["properties"]
     properties.pop("sources")
     properties["extends"] = {
@@ -44,7 +49,6 @@ def _device(kind: str) -> dict[str, Any]:
             properties["energy"],
         ]
     }
-    schema["required"] = []  # the file it extends may bring them
     return schema
 
 
@@ -115,28 +119,38 @@ def _pairs(name: str, schema: dict[str, Any]) -> dict[str, Any]:
     } | default
 
 
-def _sourced(schema: Any) -> Any:
-    """Let every number be written with its source, and a mapping carry one for all below it."""
+def _sourced(schema: Any, *, partial: bool = False) -> Any:
+    """Let every number be written with its source, and a mapping carry one for all below it.
+
+    ``partial``: nothing is required, because a file it extends may bring the rest.
+    """
     if isinstance(schema, list):
-        return [_sourced(item) for item in schema]
+        return [_sourced(item, partial=partial) for item in schema]
     if not isinstance(schema, dict):
         return schema
     if schema.get("type") in ("integer", "number"):
-        return {"anyOf": [schema, {"type": "string"}, _quantity(schema)]} | {
+        number = {BOUNDS.get(str(key), str(key)): value for key, value in schema.items()}
+        return {"anyOf": [number, {"type": "string"}, _quantity(number)]} | {
             key: schema[key] for key in ("title", "description", "default") if key in schema
         }
-    copy = {key: _sourced(value) for key, value in schema.items()}
-    if copy.get("type") == "object" and "properties" in copy:
-        copy["properties"]["source"] = {"type": "string", "description": "covers all numbers below"}
+    copy = {key: _sourced(value, partial=partial) for key, value in schema.items()}
+    if copy.get("type") == "object":
+        copy.setdefault("properties", {}).update(_COVERING)
+        if "propertyNames" in copy:
+            copy["propertyNames"] = {"anyOf": [copy["propertyNames"], {"enum": list(_COVERING)}]}
+        if partial:
+            copy.pop("required", None)
     return copy
 
 
 def _quantity(number: dict[str, Any]) -> dict[str, Any]:
-    fields = dict(Sourced.model_json_schema()["properties"])
+    fields = dict(_OWN)
+    for name in ("low", "high"):
+        fields[name] = {"anyOf": [{"type": "number"}, {"type": "string"}]}
     fields["value"] = {"anyOf": [number, {"type": "string"}]}
     return {
         "type": "object",
         "properties": fields,
-        "required": ["value", "source"],
+        "required": ["value"],  # the source may stand above
         "additionalProperties": False,
     }

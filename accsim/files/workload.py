@@ -9,9 +9,14 @@ from accsim.base.errors import InputError, near, one_of
 from accsim.files import catalogue
 from accsim.files.validate import build
 from accsim.files.yaml import Node, read_yaml
+from accsim.spec.base import Spec
 from accsim.spec.workload import Conv2d, Layer, Linear, Matmul, Workload
 
-OPERATORS = {"conv2d": Conv2d, "linear": Linear, "matmul": Matmul}
+OPERATORS: dict[str, type[Conv2d] | type[Linear] | type[Matmul]] = {
+    "conv2d": Conv2d,
+    "linear": Linear,
+    "matmul": Matmul,
+}
 MAX_LAYERS = 100_000
 
 
@@ -110,7 +115,7 @@ def _layer(node: Node, prefix: str, defaults: dict[str, Any]) -> Layer:
     operator = data.pop(kind)
     if not isinstance(operator, dict):
         raise place.error(f"{kind} must be a mapping of its sizes; got '{operator}'")
-    op = build(OPERATORS[kind], operator, place, extra=f"{kind}: ")
+    op: Spec = build(OPERATORS[kind], operator, place, extra=f"{kind}: ")
     if "name" in data:
         data["name"] = f"{prefix}{data['name']}"
     return build(Layer, {**defaults, **data, "op": op}, node)

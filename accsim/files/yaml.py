@@ -122,6 +122,10 @@ def scalar(text: str) -> Any:
     return float(text) if _FLOAT.fullmatch(text) else text
 
 
+def _line(event: Any) -> int:
+    return int(event.start_mark.line) + 1
+
+
 def _name(value: Any) -> str:
     names = {dict: "a mapping", list: "a list", type(None): "nothing"}
     return names.get(type(value), f"'{value}'")
@@ -135,14 +139,14 @@ def _document(events: Iterator[Any], file: str) -> Node:
                 if isinstance(rest, yaml.DocumentStartEvent):
                     raise InputError(
                         "must hold one YAML document; a second starts here",
-                        file=file, line=rest.start_mark.line + 1,
+                        file=file, line=_line(rest),
                     )  # fmt: skip
             return node
     raise InputError("must not be empty", file=file)
 
 
 def _node(event: Any, events: Iterator[Any], file: str, depth: int) -> Node:
-    line = event.start_mark.line + 1
+    line = _line(event)
     if isinstance(event, yaml.AliasEvent) or event.anchor:
         raise InputError("anchors and aliases (& and *) are not accepted", file=file, line=line)
     if event.tag is not None and event.tag != "!":
@@ -164,7 +168,7 @@ def _mapping(events: Iterator[Any], file: str, line: int, depth: int) -> Node:
     inside: dict[str, Node] = {}
     lines: dict[str, int] = {}
     while not isinstance(event := next(events), yaml.MappingEndEvent):
-        at = event.start_mark.line + 1
+        at = _line(event)
         if not isinstance(event, yaml.ScalarEvent):
             raise InputError("a key must be a word", file=file, line=at)
         key = event.value

@@ -30,6 +30,7 @@ from accsim.report.style import (
     inside,
     light_grid,
     new_figure,
+    settle,
     side,
     text_box,
 )
@@ -100,6 +101,7 @@ def _cycles(result: Result) -> Figure:
     bars.set_yticks(range(len(groups)), [group.labelled(NAME_WIDTH) for group in groups])
     _literal(bars)
     bars.set_ylim(len(groups) - 0.5, -0.5)
+    settle(figure)
     header(figure, *_title(result))
     header_legend(figure, _cause_keys(result, drawn), 6)
     if note:
@@ -152,7 +154,7 @@ def _cause_keys(result: Result, causes: list[str]) -> list[Patch]:
     return [
         Patch(
             facecolor=LOOKS[cause].colour, hatch=LOOKS[cause].hatch, edgecolor="white", linewidth=0,
-            label=f"{LOOKS[cause].label}  {percent(result.causes[cause], result.cycles)}",
+            label=f"{LOOKS[cause].label} {percent(result.causes[cause], result.cycles)}",
         )
         for cause in causes
     ]  # fmt: skip
@@ -387,7 +389,7 @@ def _bound_keys(dots: list[_Dot]) -> list[Line2D]:
             keys.append(
                 Line2D(
                     [], [], linestyle="", marker="o", color=look.colour,
-                    label=f"{kind}  {percent(share, 1)}",
+                    label=f"{kind}: {percent(share, 1)}",
                 )
             )  # fmt: skip
     return keys

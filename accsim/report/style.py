@@ -88,6 +88,15 @@ def new_figure(height_in: float, rect: tuple[float, float, float, float] | None 
     return figure
 
 
+def settle(figure: Figure) -> None:
+    """Lay out once and for all, rounded: the last bits of the solver differ from run to run."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        x, y, width, height = (round(value, 4) for value in axes.get_position().bounds)
+        axes.set_position((x, y, width, height))
+
+
 def header(figure: Figure, title: str, subtitle: str) -> None:
     """Write a bold title and a grey line below it, at a fixed distance from the top edge."""
     height = figure.get_figheight()

@@ -97,7 +97,8 @@ class NM(Pattern):
 
     def metadata_bits(self, mask: BoolArray) -> int:
         """Bits of all stored slots of a (k, n) mask, empty slots included."""
-        return self.slots(mask.shape[0]) * mask.shape[1] * index_bits(self.m)
+        k, columns = mask.shape
+        return int(self.slots(k) * columns * index_bits(self.m))
 
     def slots(self, k: int) -> int:
         """Return the slots stored for k rows of one column.

@@ -1,6 +1,6 @@
 """Fit hwconfigs/tpu_cloud.yaml to half of the measured Cloud-TPU matmuls, report on the other half.
 
-    python reports/tpu_matmul/fit.py            # refit, write points.csv, errors.csv, points.svg/.png
+    python reports/tpu_matmul/fit.py            # refit; write points.csv, errors.csv, figure
     python reports/tpu_matmul/fit.py --figure   # remake the figure from points.csv
 
 Needs scipy (``pip install 'accsim[studies]'``). The split is by content: a point is held out when

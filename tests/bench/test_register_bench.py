@@ -1,4 +1,4 @@
-"""Cell-cycles per second of the clocked array: PEs times cycles over the time of the kernel."""
+"""Cell-cycles per second of the clocked array: PEs times cycles over the time of `run`."""
 
 import numpy as np
 import pytest

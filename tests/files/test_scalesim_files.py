@@ -190,7 +190,7 @@ def test_dp_inside_a_word_is_not(read, name: str) -> None:
 
 
 names = st.text("abcXYZ_'-.() é", min_size=1, max_size=12).map(str.strip).filter(bool)
-numbers = st.integers(1, 10**8)
+numbers = st.integers(1, 10**5)
 
 
 @given(rows=st.lists(st.tuples(names, numbers, numbers, numbers), min_size=1, max_size=8))

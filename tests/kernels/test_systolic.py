@@ -141,6 +141,19 @@ def test_a_longer_stream_takes_that_many_cycles_more(double_buffered):
     assert run(*dense(22, 4, 4), **array).cycles == run(*dense(11, 4, 4), **array).cycles + 11
 
 
+def test_a_short_stream_waits_for_the_output_registers_of_the_fold_before():
+    """Column 0 streams six steps, column 1 one: its first sum may come a cycle after the release.
+
+    Fold 0 is captured in cycles 5 ... 8 and moves from cycle 9 on, so row 0 may be captured again
+    at the end of cycle 9, when its old sum has moved on: step 0 (the last one) is in cycle 9.
+    """
+    x, w, _ = dense(4, 6, 2)
+    mask = np.array([[True, True]] + [[True, False]] * 5)
+    got = run(x, w, mask, rows=4, cols=1, slots=1, lanes=1, dataflow="os", double_buffered=True)
+    assert got.folds[:, 2:].tolist() == [[6, 0], [1, 9]]
+    assert bits(got.outputs) == bits(x @ np.where(mask, w, 0))
+
+
 def test_no_weight_no_cycle():
     x, w, mask = dense(3, 8, 5)
     for dataflow in ("ws", "is"):
@@ -290,12 +303,26 @@ def test_a_flip_in_a_shadow_register_hurts_the_next_fold_from_its_row_on():
     assert not change[:, 1:].any()
 
 
-def test_a_held_weight_stays_flipped_until_the_fold_ends():
-    x, w, mask = dense(5, 2, 2)
-    start = run(x, w, mask, **square(2)).folds[0, 3]
-    flip = (start + 2, 0, 1, systolic.REG_STATIONARY, 0, 1)
-    change, _ = difference(x, w, mask, square(2), flip)
-    assert (change != 0).tolist() == [[False, False]] + [[False, x[t, 0] != 0] for t in range(1, 5)]
+@pytest.mark.parametrize("double_buffered", [False, True])
+@pytest.mark.parametrize("register", [systolic.REG_STATIONARY, systolic.REG_INDEX])
+@pytest.mark.parametrize("step", range(5))
+def test_a_held_weight_stays_flipped_until_the_fold_ends(double_buffered, register, step):
+    x, w, mask = dense(5, 4, 2)
+    mask[[0, 2]] = False  # lane 1 of both blocks
+    array = {**square(2, double_buffered=double_buffered), "lanes": 2}
+    # Step `step` is in PE (0, 1) one cycle after it is in PE (0, 0); the switch comes with step 0.
+    cycle = run(x, w, mask, **array).folds[0, 3] + 1 + step + (step == 0 and double_buffered)
+    change, _ = difference(x, w, mask, array, (cycle, 0, 1, register, 0, 1))
+    first = step + (step == 0 and double_buffered)
+    assert (change != 0).tolist() == [[False, t >= first] for t in range(5)]
+
+
+def test_faults_may_come_in_any_order():
+    x, w, mask = dense(4, 4, 4)
+    start = run(x, w, mask, **square(4)).folds[0, 3]
+    flips = [(start + 4 + step, 3, 0, systolic.REG_PSUM, 0, 1) for step in (2, 0, 3)]
+    change, _ = difference(x, w, mask, square(4), *flips)
+    assert np.flatnonzero(change[:, 0]).tolist() == [0, 2, 3]
 
 
 @pytest.mark.parametrize(

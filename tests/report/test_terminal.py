@@ -16,7 +16,7 @@ from accsim.report.terminal import print_result
 from accsim.report.text import each_layer, equal_layers, few_bars, merged_name, percent, si
 from accsim.spec.workload import Layer, Workload
 
-HARDWARE = "systolic_test"
+HARDWARE = "systolic_nm_32x32"
 ONE = accsim.gemm(256, 256, 128)
 
 
