@@ -44,33 +44,41 @@ def clock_tiles(
             f"{MAX_CELL_CYCLES:.0e} (choose a smaller layer, or level 'closed')"
         )
     x, w, mask = _operands(layer, masks)
-    slots = mask if mode.driven else filled(mask, mode)
+    laid = _padded(x, w, mask, mode)
     outputs = np.zeros((x.shape[0], w.shape[1]), dtype=_sum_type(layer))
     cycles = np.zeros(len(schedule), dtype=np.int64)
     for i, tile in enumerate(schedule.tiles):
-        t, k, n = (slice(int(tile[d + "0"]), int(tile[d + "0"] + tile[d])) for d in "tkn")
-        piece, cycles[i] = _clock(x[t, k], w[k, n], slots[k, n], mode, device)
+        t, n = (slice(int(tile[d + "0"]), int(tile[d + "0"] + tile[d])) for d in "tn")
+        blocks = -(-int(tile["k"]) // mode.lanes)
+        k = slice(int(tile["k0"]), int(tile["k0"]) + blocks * mode.lanes)
+        piece, cycles[i] = _clock(laid[0][t, k], laid[1][k, n], laid[2][k, n], mode, device)
         outputs[t, n] += piece.astype(outputs.dtype)
     _check(outputs, x, w, layer, device.array.accumulator_bits)
     return cycles
 
 
-def filled(mask: npt.NDArray[np.bool_], mode: Mode) -> npt.NDArray[np.bool_]:
-    """Return the slots the packed format stores: each group filled up with zero weights.
+def _padded(
+    x: Values, w: Values, mask: npt.NDArray[np.bool_], mode: Mode
+) -> tuple[Values, Values, npt.NDArray[np.bool_]]:
+    """Return operands with k padded to whole blocks, and the slots the array steps through."""
+    rows = -len(w) % mode.lanes
+    below = np.pad(mask, ((0, rows), (0, 0)))
+    slots = below if mode.driven else filled(below, mode)
+    return np.pad(x, ((0, 0), (0, rows))), np.pad(w, ((0, rows), (0, 0))), slots
 
-    A mode with fixed passes holds ``mode.slots`` slots of every group of k rows (fewer where the
-    last group is shorter), whether or not the mask uses them all.
+
+def filled(mask: npt.NDArray[np.bool_], mode: Mode) -> npt.NDArray[np.bool_]:
+    """Return the slots a mode with fixed passes steps through: each group filled with zeros.
+
+    Every group of a (k, n) mask gets ``mode.slots`` slots, whether or not the mask uses them all;
+    k must be whole groups. Kept weights come first, then free rows from the top.
     """
     k, n = mask.shape
-    groups = -(-k // mode.group)
-    padded = np.zeros((groups * mode.group, n), dtype=np.bool_)
-    padded[:k] = mask
-    grouped = padded.reshape(groups, mode.group, n)
-    # kept weights first, then the free rows from the top: the first `slots` of that order
+    grouped = mask.reshape(-1, mode.group, n)
     order = np.argsort(~grouped, axis=1, kind="stable")
     result = np.zeros_like(grouped)
     np.put_along_axis(result, order[:, : mode.slots], True, axis=1)
-    return result.reshape(padded.shape)[:k]
+    return result.reshape(k, n)
 
 
 def _operands(layer: Layer, masks: Masks) -> tuple[Values, Values, npt.NDArray[np.bool_]]:
