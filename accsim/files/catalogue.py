@@ -7,7 +7,7 @@ from pathlib import Path
 from accsim.base.errors import InputError, near
 
 _PACKAGE = Path(__file__).resolve().parent.parent
-SUFFIXES = (".yaml", ".yml", ".csv")
+SUFFIXES = (".yaml", ".yml", ".csv", ".cfg")
 
 
 def folder(kind: str) -> Path:

@@ -21,6 +21,7 @@ from accsim.files.yaml import Node, parse_yaml, read_yaml, scalar
 from accsim.spec.hardware import Sourced, Systolic
 
 GROUP = "accsim.devices"
+SCALESIM_BASE = "systolic_ws_32x32"  # what a .cfg does not say: clock, DRAM, energy table
 _QUANTITY = set(Sourced.model_fields)
 _BESIDE_OVERRIDE = {
     "source": Node("override of this run", "override", None),
@@ -32,13 +33,15 @@ def load_hardware(name: str | Path, overrides: Mapping[str, Any] | None = None) 
     """Return the device of a catalogue name or a YAML path.
 
     Args:
-        name: ``"systolic_nm_32x32"`` or ``"my/array.yaml"``.
+        name: ``"systolic_nm_32x32"``, ``"my/array.yaml"``, or a SCALE-Sim ``"array.cfg"``.
         overrides: dotted keys to values, e.g. ``{"array.rows": 64, "dataflow": "os"}``.
 
     Raises:
         InputError: no such name, or a file or override that breaks a rule.
     """
     path = catalogue.find("hwconfigs", name)
+    if path.suffix.lower() == ".cfg":
+        return _from_scalesim(path, overrides or {})
     tree = _extended(_read(path), path, ())
     given = overrides or {}
     inside_table = [key for key in given if key.startswith("energy.")]
@@ -50,6 +53,14 @@ def load_hardware(name: str | Path, overrides: Mapping[str, Any] | None = None) 
     if "name" not in tree.value:
         tree.value["name"] = Node(path.stem, str(path), 1)
     return _device(tree)
+
+
+def _from_scalesim(path: Path, overrides: Mapping[str, Any]) -> Systolic:
+    """Return the array a SCALE-Sim .cfg describes, in its timing; the rest as in our own array."""
+    from accsim.files.scalesim import read_cfg
+
+    own = {"name": path.stem, "title": f"read from {path.name}", "timing": "scalesim_v3"}
+    return load_hardware(SCALESIM_BASE, {**read_cfg(path), **own, **overrides})
 
 
 def device_kinds() -> dict[str, Any]:

@@ -125,7 +125,7 @@ def test_more_of_any_buffer_is_never_slower(array, layer, size, grown, which):
 shares = st.integers(0, 99).map(lambda percent: percent / 100)
 
 
-@laws
+@settings(laws, max_examples=60)
 @given(array=arrays(adaptive=True), layer=linears(), size=sizes, pair=st.tuples(shares, shares))
 def test_a_sparser_nested_mask_is_never_slower(array, layer, size, pair):
     """Unstructured masks of one seed are nested: the sparser keeps a part of the denser."""
@@ -137,10 +137,24 @@ def test_a_sparser_nested_mask_is_never_slower(array, layer, size, pair):
     )
     assert np.all(masks.mask(denser) | ~masks.mask(sparser))
     try:
-        slow = run(denser, hw, masks)
+        slow, fast = run(denser, hw, masks), run(sparser, hw, masks)
     except InputError:
         assume(False)
-    assert run(sparser, hw, masks).cycles <= slow.cycles
+    assert fast.cycles <= slow.cycles
+
+
+@pytest.mark.xfail(strict=True, raises=InputError, reason="a mask's tiles need whole blocks of X")
+def test_a_sparse_layer_fits_where_the_dense_one_does():
+    hw = device(
+        array__rows=3,
+        array__multipliers=1,
+        array__lanes=4,
+        array__adaptive=True,
+        **buffers(40, 999, 999),
+    )
+    dense = run(linear(1, 11, 1, "unstructured@0.0", dtype="bf16", repeats=2), hw)
+    sparse = run(linear(1, 11, 1, "unstructured@0.3", dtype="bf16", repeats=2), hw)
+    assert sparse.cycles <= dense.cycles
 
 
 pairs_of_8 = st.tuples(st.integers(1, 8), st.integers(1, 8))
@@ -172,7 +186,8 @@ def test_a_sparser_n_of_m_is_never_slower_on_short_layers(
 ):
     hw = device(
         dataflow="is", array__rows=4, array__cols=4, array__multipliers=multipliers,
-        array__lanes=lanes, array__levels=levels, memory__dram__bandwidth_gb_per_s=0.5, **buffers(*size),
+        array__lanes=lanes, array__levels=levels, memory__dram__bandwidth_gb_per_s=0.5,
+        **buffers(*size),
     )  # fmt: skip
     slow = run(linear(*shape, patterns[1]), hw)
     assert run(linear(*shape, patterns[0]), hw).cycles <= slow.cycles
@@ -236,7 +251,7 @@ def check_totals(result):
 
 
 def test_the_metadata_cause_is_what_free_positions_would_save():
-    """Memory-bound 2:4: W is 10 bits a slot, 8 without its index; one pass over DRAM, no overlap."""
+    """Memory-bound 2:4: W is 10 bits a slot, 8 without its index; no overlap."""
     hw = device(
         array__multipliers=2, array__lanes=4, array__levels=("2:4", "dense"), array__rows=4,
         array__cols=4, memory__sram__double_buffered=False, memory__dram__bandwidth_gb_per_s=1.0,
@@ -252,7 +267,7 @@ def test_the_metadata_cause_is_what_free_positions_would_save():
 
 
 def packed_bytes(layer, hw):
-    """Bytes of W in the format of the fastest level, from the facts: n slots of m, ⌈log2 m⌉ each."""
+    """(bytes of packed W, bits of positions): n slots of m, ⌈log2 m⌉ bits each."""
     mode, k, n = run(layer, hw).columns["mode"][0], layer.gemm.k, layer.gemm.n
     if mode == "dense":
         return layer.runs * -(-k * n * BITS[layer.dtype] // 8), 0
@@ -338,9 +353,9 @@ def test_never_fewer_bytes_than_the_layer_has(array, layer, size):
     assert columns["dram_read_bytes"][0] >= inputs + kept
     assert columns["dram_write_bytes"] == [outputs]
     assert counts.sram_w_read_bytes[0] >= kept
-    assert counts.sram_y_write_bytes[0] >= runs * gemm.t * gemm.n * 32 // 8
-    assert counts.sram_y_read_bytes[0] >= runs * gemm.t * gemm.n * 32 // 8
-    if columns["mode"] != ["adaptive"]:  # which skips activations no kept weight meets
+    assert counts.sram_y_read_bytes.tolist() == counts.sram_y_write_bytes.tolist()
+    if columns["mode"] != ["adaptive"]:  # which skips sums and activations no kept weight meets
+        assert counts.sram_y_write_bytes[0] >= runs * gemm.t * gemm.n * 32 // 8
         assert counts.sram_x_read_bytes[0] >= runs * gemm.t * gemm.k * bits // 8
     loaded = counts.sram_x_write_bytes + counts.sram_w_write_bytes
     assert loaded.tolist() == columns["dram_read_bytes"]
@@ -383,7 +398,8 @@ def per_byte(table, capacity):
 @laws
 @given(
     array=arrays(), size=st.tuples(*[st.integers(300, 3 * 2**20)] * 3),
-    layers=st.lists(linears(dtypes=tuple(BITS)), min_size=1, max_size=3), clock=st.sampled_from([0.5, 1.0, 2.0]),
+    layers=st.lists(linears(dtypes=tuple(BITS)), min_size=1, max_size=3),
+    clock=st.sampled_from([0.5, 1.0, 2.0]),
 )  # fmt: skip
 def test_energy_is_counts_times_table(array, size, layers, clock):
     hw = device(**array, **buffers(*size), clock_ghz=clock)

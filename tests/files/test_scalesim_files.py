@@ -355,3 +355,16 @@ def test_a_small_configuration(read_config) -> None:
 def test_configuration_refusals(read_config, text: str, message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         read_config(text)
+
+
+def test_a_cfg_is_a_device_in_scalesim_timing():
+    import accsim
+
+    hardware = accsim.load_hardware(TOPOLOGIES / "sparsity.cfg")
+    assert (hardware.array.rows, hardware.array.cols, hardware.dataflow) == (128, 128, "ws")
+    assert hardware.memory.sram.w.bytes == 256 * 1024
+    assert hardware.timing == "scalesim_v3"
+    wider = accsim.load_hardware(str(TOPOLOGIES / "sparsity.cfg"), {"array.cols": 256})
+    assert wider.array.cols == 256
+    # ws: ⌈300/128⌉⌈500/128⌉ folds of 2·128 + 128 + 100 − 2, less one
+    assert accsim.simulate(accsim.gemm(100, 300, 500), hardware).cycles == 3 * 4 * 482 - 1
