@@ -44,12 +44,16 @@ class MaskedFolds:
     def __init__(self, mask: npt.NDArray[np.bool_], device: Systolic) -> None:
         self._device, self._array = device, device.array
         self._flow = DATAFLOWS[device.dataflow]
-        k, n = self._shape = mask.shape
-        lanes = device.array.lanes
-        padded = np.zeros((-(-k // lanes) * lanes, n), dtype=np.uint8)
-        padded[:k] = mask
-        self._held = padded.reshape(-1, lanes, n).sum(axis=1, dtype=np.int64)
-        self._passes = -(-self._held // device.array.multipliers)
+        self._shape = mask.shape
+        # rows and columns of blocks that go in step: a fold's along the array, one along the stream
+        self._height = device.array.rows if self._flow.rows == "k" else 1
+        self._width = device.array.cols if self._flow.cols == "n" else 1
+        held = block_counts(mask, device.array.lanes)
+        at = np.arange(0, held.shape[0], self._height), np.arange(0, held.shape[1], self._width)
+        fullest = np.maximum.reduceat(np.maximum.reduceat(held, at[0], axis=0), at[1], axis=1)
+        wide = held.astype(np.int64)
+        self._passes = -(-fullest.astype(np.int64) // device.array.multipliers)
+        self._held = np.add.reduceat(np.add.reduceat(wide, at[0], axis=0), at[1], axis=1)
         self._known: dict[tuple[int, ...], PieceCost] = {}
 
     @cached_property
@@ -61,30 +65,18 @@ class MaskedFolds:
     @cached_property
     def total_passes(self) -> int:
         """Passes of the whole layer, summed over folds (ws) or steps (os, is)."""
-        passes, _ = self._piece_passes(slice(None), slice(None))
-        return int(passes.sum())
+        return int(self._passes.sum())
 
     def busy_pieces(self, k: int, n: int) -> int:
         """Return how many k × n pieces of W keep the array busy at all (os: every one does)."""
         if self._flow.stream == "k":
             pieces: int = -(-self._shape[0] // k) * -(-self._shape[1] // n)
             return pieces
-        rows = np.arange(0, len(self._held), -(-k // self._array.lanes))
-        sums = np.add.reduceat(
-            np.add.reduceat(self._held, rows, axis=0), np.arange(0, self._shape[1], n), axis=1
-        )
+        blocks = -(-k // self._array.lanes)
+        rows = np.arange(0, self._held.shape[0], -(-blocks // self._height))
+        cols = np.arange(0, self._held.shape[1], -(-n // self._width))
+        sums = np.add.reduceat(np.add.reduceat(self._held, rows, axis=0), cols, axis=1)
         return int(np.count_nonzero(sums))
-
-    def _piece_passes(self, blocks: slice, cols: slice) -> tuple[Ints, Ints]:
-        """Return passes and non-zeros per (row group, column group) of a piece."""
-        array = self._array
-        height = array.rows if self._flow.rows == "k" else 1
-        width = array.cols if self._flow.cols == "n" else 1
-        passes, held = self._passes[blocks, cols], self._held[blocks, cols]
-        at_row, at_col = np.arange(0, passes.shape[0], height), np.arange(0, passes.shape[1], width)
-        most = np.maximum.reduceat(np.maximum.reduceat(passes, at_row, axis=0), at_col, axis=1)
-        total = np.add.reduceat(np.add.reduceat(held, at_row, axis=0), at_col, axis=1)
-        return most, total
 
     def piece(self, t: int, k0: int, k: int, n0: int, n: int) -> PieceCost:
         """Return what a piece of t rows, k from k0 and n from n0 costs; equal pieces once."""
@@ -94,11 +86,14 @@ class MaskedFolds:
         return self._known[key]
 
     def _measure(self, t: int, k0: int, k: int, n0: int, n: int) -> PieceCost:
-        array = self._array
-        blocks = slice(k0 // array.lanes, -(-(k0 + k) // array.lanes))
-        passes, held = self._piece_passes(blocks, slice(n0, n0 + n))
-        rows = _parts(blocks.stop - blocks.start, array.rows if self._flow.rows == "k" else 1)
-        cols = _parts(n, array.cols if self._flow.cols == "n" else 1)
+        lanes = self._array.lanes
+        first, blocks = k0 // lanes, -(-(k0 + k) // lanes) - k0 // lanes  # pieces start at folds
+        at = (
+            slice(first // self._height, -(-(first + blocks) // self._height)),
+            slice(n0 // self._width, -(-(n0 + n) // self._width)),
+        )
+        passes, held = self._passes[at], self._held[at]
+        rows, cols = _parts(blocks, self._height), _parts(n, self._width)
         shape = {"ws": self._weights, "os": self._outputs, "is": self._inputs}
         return shape[self._device.dataflow](t, passes, held, rows, cols)
 
@@ -159,6 +154,16 @@ class MaskedFolds:
             total, work - lost, lost, stored, t * stored // slots,
             int(r.sum()) * t * self._array.lanes, int(s.sum()) * t,
         )  # fmt: skip
+
+
+def block_counts(mask: npt.NDArray[np.bool_], lanes: int) -> npt.NDArray[np.uint16]:
+    """Return the non-zeros of every block of ``lanes`` rows of a (k, n) mask: (blocks, n)."""
+    k, n = mask.shape
+    counts = np.zeros((-(-k // lanes), n), dtype=np.uint16)
+    for lane in range(lanes):
+        rows = mask[lane::lanes]
+        counts[: len(rows)] += rows
+    return counts
 
 
 def _parts(extent: int, size: int) -> Ints:

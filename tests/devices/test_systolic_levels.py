@@ -6,12 +6,14 @@ Also home of the small devices and layers the other tests of this folder are mad
 import copy
 import math
 from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
 
 import accsim
 from accsim.base.errors import InputError
+from accsim.devices import systolic_tiling
 from accsim.devices.systolic_adaptive import MaskedFolds, _spell_out, best_adaptive
 from accsim.devices.systolic_modes import modes
 from accsim.devices.systolic_ops import make_ops
@@ -441,8 +443,10 @@ def test_pipeline_equals_the_explicit_loop(double_buffered):
 # --- the tile search
 
 
-def test_the_search_finds_the_minimum_over_all_candidates():
+@pytest.mark.parametrize("chunk", [1, systolic_tiling.CHUNK])
+def test_the_search_finds_the_minimum_over_all_candidates(chunk, monkeypatch):
     """300 devices, 2 layers searched together: fewest cycles, then fewest bytes."""
+    monkeypatch.setattr(systolic_tiling, "CHUNK", chunk)
     rng = np.random.default_rng(14)
     pruned = 0
     for case in range(300):
@@ -518,29 +522,69 @@ def played(schedule, hw):
     return cycles, sum(load + store for _, load, store in tiles)
 
 
-def test_every_candidate_fits_its_buffers():
+def test_the_bound_is_below_every_candidate():
+    """What lets the search stop early; 200 devices, 3 layers each."""
+    rng = np.random.default_rng(17)
+    for case in range(200):
+        layers = [random_layer(rng, f"{case}.{i}") for i in range(3)]
+        changes = random_changes(rng)
+        sizes = [int(rng.integers(60, 3000)) for _ in "xwy"]
+        hw, (ops, found, _, _) = fitting(changes, sizes, lambda hw: searched(layers, hw))  # noqa: B023
+        slack = evaluate(ops, found, hw).cycles - systolic_tiling._lower_bound(ops, found, hw)
+        assert slack.min() > -1e-6, (layers, changes)
+
+
+def halvings(extent, unit):
+    """Tile extents of 1, 2, 4, … parts in whole units, down to one unit a tile."""
+    count, number, found = up(extent, unit), 1, set()
+    while True:
+        found.add(min(up(count, number) * unit, extent))
+        if number >= count:
+            return found
+        number *= 2
+
+
+def tiles_that_fit(layer, mode, hw):
     """Half a buffer for an operand that is replaced, all of it for one that is not."""
+    gemm, sram, array = layer.gemm, hw.memory.sram, hw.array
+    bits = {"int8": 8, "int16": 16, "bf16": 16}[layer.dtype]
+    sum_bits = 32 if layer.dtype == "bf16" else array.accumulator_bits
+    unit = {
+        "ws": (1, mode.lanes * array.rows, array.cols),
+        "os": (array.rows, mode.lanes, array.cols),
+        "is": (array.cols, mode.lanes * array.rows, 1),
+    }[hw.dataflow]
+    splits = [halvings(getattr(gemm, d), u) for d, u in zip("tkn", unit, strict=True)]
+    for t, k, n in product(*splits):
+        slots = k // mode.group * mode.slots + min(mode.slots, k % mode.group)
+        whole = {"t": t == gemm.t, "k": k == gemm.k, "n": n == gemm.n}
+        fits = True
+        for used, buffer, dims in (
+            (up(t * k * bits, 8), sram.x, "tk"),
+            (up(slots * n * (bits + mode.index_bits), 8), sram.w, "kn"),
+            (up(t * n * sum_bits, 8), sram.y, "tn"),
+        ):
+            stays = layer.runs == 1 and all(whole[d] for d in dims)
+            halves = 1 if stays or not sram.double_buffered else 2
+            fits &= used <= buffer.bytes // halves
+        if fits:
+            yield t, k, n
+
+
+def test_candidates_are_all_halvings_that_fit_in_both_orders():
     rng = np.random.default_rng(15)
-    for case in range(120):
+    for case in range(200):
         layer = plain_layer(rng, f"{case}", 30)
         changes = random_changes(rng)
         sizes = [int(rng.integers(60, 1500)) for _ in "xwy"]
         hw, (_, found, _, _) = fitting(changes, sizes, lambda hw: searched([layer], hw))  # noqa: B023
-        mode, gemm, sram = modes(layer.pattern, hw.array)[0], layer.gemm, hw.memory.sram
-        bits = {"int8": 8, "int16": 16, "bf16": 16}[layer.dtype]
-        sum_bits = 32 if layer.dtype == "bf16" else hw.array.accumulator_bits
-        for t, k, n in zip(found.t.tolist(), found.k.tolist(), found.n.tolist(), strict=True):
-            slots = k // mode.group * mode.slots + min(mode.slots, k % mode.group)
-            whole = {"t": t == gemm.t, "k": k == gemm.k, "n": n == gemm.n}
-            for used, buffer, dims in (
-                (t * k * bits / 8, sram.x, "tk"),
-                (slots * n * (bits + mode.index_bits) / 8, sram.w, "kn"),
-                (t * n * sum_bits / 8, sram.y, "tn"),
-            ):
-                stays = layer.runs == 1 and all(whole[d] for d in dims)
-                halves = 1 if stays or not sram.double_buffered else 2
-                assert used <= buffer.bytes // halves
-        assert len({*zip(found.t, found.k, found.n, found.keep_x, strict=True)}) == len(found)
+        got = [*zip(*(getattr(found, d).tolist() for d in "tkn"), found.keep_x, strict=True)]
+        mode = modes(layer.pattern, hw.array)[0]
+        expected = {
+            (*tile, keep) for tile in tiles_that_fit(layer, mode, hw) for keep in (True, False)
+        }
+        assert set(got) == expected
+        assert len(got) == len(expected)
 
 
 def test_a_buffer_too_small_is_refused_in_one_line():
