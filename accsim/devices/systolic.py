@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,11 +13,11 @@ from accsim.devices import scalesim
 from accsim.devices.systolic_adaptive import Adaptive, MaskedFolds, best_adaptive
 from accsim.devices.systolic_compiled import evaluate_compiled
 from accsim.devices.systolic_counts import count, count_adaptive
-from accsim.devices.systolic_modes import Mode, modes
-from accsim.devices.systolic_ops import make_ops
+from accsim.devices.systolic_modes import Mode, fixed, modes, undominated
+from accsim.devices.systolic_ops import Ops, make_ops
 from accsim.devices.systolic_slots import SlotSums
 from accsim.devices.systolic_tiles import spell_out
-from accsim.devices.systolic_tiling import best, evaluate
+from accsim.devices.systolic_tiling import NEVER, Tilings, best, evaluate, misfit
 from accsim.sparsity.masks import Masks
 from accsim.sparsity.nm import NM
 from accsim.spec.counts import Counts, stack
@@ -26,6 +27,25 @@ from accsim.spec.schedule import CAUSES, TILE, Evaluation, Schedule
 from accsim.spec.workload import Layer
 
 Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Plans:
+    """Modes, operations, tilings and costs of layers, one entry each."""
+
+    modes: tuple[Mode, ...]
+    ops: Ops
+    tiling: Tilings
+    costs: SlotSums
+
+    def take(self, which: npt.NDArray[np.intp]) -> _Plans:
+        tiling = replace(self.tiling.take(which), op=np.arange(len(which)))
+        return _Plans(
+            tuple(self.modes[i] for i in which),
+            self.ops.take(which),
+            tiling,
+            SlotSums(*(values[which] for values in self.costs)),
+        )
 
 
 class SystolicDevice:
@@ -48,26 +68,26 @@ class SystolicDevice:
             return _scalesim(unique, self.device).take(where)
         if self.device.timing == "compiled":
             return evaluate_compiled(unique, effective_macs(unique), self.device).take(where)
-        found = self._uniform(unique)
+        plans = self._plans(unique)
         adapted = [
-            self._adapted(layer, masks, int(found.cycles[i])) for i, layer in enumerate(unique)
+            self._adapted(x, masks, int(plans.costs.cycles[i])) for i, x in enumerate(unique)
         ]
-        if any(adapted):
-            found = _replace(found, adapted)
-        return found.take(where)
+        plain = np.flatnonzero([a is None for a in adapted])
+        uniform = self._uniform([unique[i] for i in plain], plans.take(plain))
+        return (uniform if len(plain) == len(unique) else _merge(uniform, adapted)).take(where)
 
     def schedule(self, layer: Layer, masks: Masks) -> Schedule:
         """Return the tiles of one layer, spelled out, under the tiling the closed form chose."""
         return self._planned(layer, masks)[1]
 
     def _planned(self, layer: Layer, masks: Masks) -> tuple[Mode, Schedule]:
-        mode = self._mode(layer)
-        ops = make_ops([layer], [mode], self.device)
-        tiling, costs = best(ops, self.device)
+        plan = self._plans([layer])
         adaptive = self._adaptive(layer, masks)
-        if adaptive is not None and adaptive.cycles < int(costs.cycles[0]):
+        if adaptive is not None and adaptive.cycles < int(plan.costs.cycles[0]):
             return self._choices(layer)[-1], adaptive.schedule
-        return mode, spell_out(ops, tiling, self.device)
+        if plan.costs.cycles[0] == NEVER:
+            raise misfit(plan.ops, self.device)
+        return plan.modes[0], spell_out(plan.ops, plan.tiling, self.device)
 
     def clock_tiles(self, layer: Layer, masks: Masks) -> tuple[Schedule, Ints]:
         """Return the schedule of a layer and the cycles of its tiles counted at register level."""
@@ -95,25 +115,41 @@ class SystolicDevice:
             self._modes[layer.pattern] = modes(layer.pattern, self.device.array)
         return self._modes[layer.pattern]
 
-    def _mode(self, layer: Layer) -> Mode:
-        return self._choices(layer)[0]
+    def _plans(self, layers: list[Layer]) -> _Plans:
+        """Return the fastest mode and tiling of each layer, passes the same in every fold."""
+        likely = [undominated(self._choices(x), x.gemm.k, DTYPES[x.dtype].bits) for x in layers]
+        plans = self._searched(layers, likely)
+        if (plans.costs.cycles == NEVER).any():  # a slower mode's tiles may be smaller
+            plans = self._searched(layers, [fixed(self._choices(x)) for x in layers])
+        return plans
 
-    def _uniform(self, layers: list[Layer]) -> Evaluation:
-        device = self.device
-        chosen = [self._mode(layer) for layer in layers]
-        ops = make_ops(layers, chosen, device)
-        tiling, costs = best(ops, device)
+    def _searched(self, layers: list[Layer], choices: list[list[Mode]]) -> _Plans:
+        owner = np.repeat(np.arange(len(layers)), [len(found) for found in choices])
+        found = [mode for modes_ in choices for mode in modes_]
+        ops = make_ops([layers[i] for i in owner], found, self.device)
+        tiling, costs = best(ops, self.device)
+        plans = _Plans(tuple(found), ops, tiling, costs)
+        if len(found) == len(layers):
+            return plans
+        order = np.lexsort((costs.load_bytes, costs.cycles, owner))
+        return plans.take(order[np.unique(owner[order], return_index=True)[1]])
+
+    def _uniform(self, layers: list[Layer], plans: _Plans) -> Evaluation:
+        device, ops, tiling, costs = self.device, plans.ops, plans.tiling, plans.costs
+        never = np.flatnonzero(costs.cycles == NEVER)
+        if len(never):
+            raise misfit(ops.take(never[:1]), device)
         kept = effective_macs(layers)
         bits = ops.runs * ops.stored(ops.k) * ops.n * ops.index_bits
         bare = evaluate(ops, tiling, device, metadata=False) if bits.any() else costs
-        launch = device.launch_cycles * np.array([layer.repeats for layer in layers])
+        launch = device.launch_cycles * np.array([x.repeats for x in layers], dtype=np.int64)
         return Evaluation(
             cycles=costs.cycles + launch,
             causes=_causes(costs, np.zeros_like(launch), costs.cycles - bare.cycles, launch),
             counts=count(ops, tiling, costs, kept, device),
             metadata_bits=bits,
             effective_macs=kept,
-            mode=tuple(mode.level for mode in chosen),
+            mode=tuple(mode.level for mode in plans.modes),
         )
 
     def _adaptive(self, layer: Layer, masks: Masks) -> Adaptive | None:
@@ -126,8 +162,7 @@ class SystolicDevice:
     def _adapted(self, layer: Layer, masks: Masks, cycles: int) -> Evaluation | None:
         """Return the layer's evaluation under its real mask where that is faster."""
         found = self._adaptive(layer, masks)
-        launch = self.device.launch_cycles * layer.repeats
-        if found is None or found.cycles + launch >= cycles:
+        if found is None or found.cycles >= cycles:
             return None
         return _evaluation_of(found, layer, self._choices(layer)[-1], self.device)
 
@@ -174,9 +209,10 @@ def _evaluation_of(found: Adaptive, layer: Layer, mode: Mode, device: Systolic) 
     )
 
 
-def _replace(found: Evaluation, adapted: list[Evaluation | None]) -> Evaluation:
-    """Return ``found`` with the entries that were adapted replaced."""
-    parts = [found.take(np.array([i])) if a is None else a for i, a in enumerate(adapted)]
+def _merge(uniform: Evaluation, adapted: list[Evaluation | None]) -> Evaluation:
+    """Return all layers in order: those adapted, and between them those of ``uniform``."""
+    plain = iter(range(len(uniform.cycles)))
+    parts = [uniform.take(np.array([next(plain)])) if a is None else a for a in adapted]
     return Evaluation(
         cycles=np.concatenate([p.cycles for p in parts]),
         causes={c: np.concatenate([p.causes[c] for p in parts]) for c in CAUSES},

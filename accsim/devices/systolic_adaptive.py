@@ -8,6 +8,7 @@ with no non-zeros at all is skipped.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from accsim.devices.systolic_folds import DATAFLOWS, fold_sequence
 from accsim.devices.systolic_ops import Ops
 from accsim.devices.systolic_tiles import with_costs
-from accsim.devices.systolic_tiling import DIMS, Tilings, candidates, reloads
+from accsim.devices.systolic_tiling import DIMS, Tilings, candidates, reloads, stays
 from accsim.kernels.pipeline import pipeline_cycles
 from accsim.spec.hardware import Systolic
 from accsim.spec.schedule import Schedule
@@ -201,7 +202,7 @@ def best_adaptive(ops: Ops, folds: MaskedFolds, device: Systolic) -> Adaptive | 
 
     ``ops`` has length 1 and stores no slots of its own: packed sizes come from the mask.
     """
-    found = candidates(ops, device)
+    found = _with_packed(ops, candidates(ops, device), folds, device)
     bound = _bound(ops, found, folds, device)
     best: Adaptive | None = None
     least = (float("inf"), 0)
@@ -221,6 +222,15 @@ def best_adaptive(ops: Ops, folds: MaskedFolds, device: Systolic) -> Adaptive | 
     return best
 
 
+def _with_packed(ops: Ops, found: Tilings, folds: MaskedFolds, device: Systolic) -> Tilings:
+    """Return candidates with what of W stays set by its real packed size."""
+    bits = int(ops.operand_bits[0]) + int(ops.index_bits[0])
+    packed = np.array([-(-folds.whole.slots * bits // 8)])
+    _, w_stays = stays(ops, packed, device)
+    panel = np.where(found.keep_x, found.panel_stays, w_stays[0])
+    return replace(found, w_stays=np.repeat(w_stays, len(found)), panel_stays=panel)
+
+
 def _tiles(ops: Ops, tiling: Tilings) -> int:
     count = 1
     for d in DIMS:
@@ -234,7 +244,7 @@ def _bound(
     """Return cycles no tiling can beat: streaming and drains with the edges, or all traffic."""
     one, array = ops.take(tiles.op), device.array
     number = {d: -(-getattr(one, d) // getattr(tiles, d)) for d in DIMS}
-    x, w = reloads(number, tiles.keep_x)
+    x, w = reloads(number, tiles)
     packed = folds.whole.slots * (int(ops.operand_bits[0]) + int(ops.index_bits[0])) // 8
     outputs = one.y_bytes(one.t, one.n)
     traffic = one.x_bytes(one.t, one.k) * x + packed * w + outputs
@@ -271,6 +281,6 @@ def _spell_out(ops: Ops, tiling: Tilings, folds: MaskedFolds, device: Systolic) 
     sram = device.memory.sram
     single = int(tiling.k[0] == ops.k[0] and tiling.n[0] == ops.n[0] and ops.runs[0] == 1)
     room = sram.w.bytes if single or not sram.double_buffered else sram.w.bytes // 2
-    if fullest > room:
+    if fullest > room and not tiling.w_stays[0]:
         return None
     return Adaptive(tiling, schedule, pieces)

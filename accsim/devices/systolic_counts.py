@@ -39,7 +39,7 @@ def count(
         x_times, w_times, y_times = number["n"], folds["t"], ops.passes * folds["k"]
     else:
         x_times, w_times, y_times = ops.passes * folds["n"], folds["t"], number["k"]
-    _, w_reloads = reloads(number, tiles.keep_x)
+    _, w_reloads = reloads(number, tiles)
     w_loaded = np.minimum(ops.runs * w_bytes * w_reloads, costs.load_bytes)
     sums = ops.sum_bytes(ops.t, ops.n)
     pe_steps = ops.t * ops.n * ops.blocks(ops.k) * ops.passes

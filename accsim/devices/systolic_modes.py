@@ -61,6 +61,28 @@ def modes(pattern: Pattern, array: Array) -> tuple[Mode, ...]:
     return tuple(found)
 
 
+def fixed(choices: tuple[Mode, ...]) -> list[Mode]:
+    """Return the modes whose passes are the same in every fold."""
+    return [mode for mode in choices if not mode.driven]
+
+
+def undominated(choices: tuple[Mode, ...], k: int, operand_bits: int) -> list[Mode]:
+    """Return the modes with fixed passes that may be the fastest for k rows, the likeliest first.
+
+    A mode is dominated by one before it that takes no more passes, no more PE rows and no more
+    stored bits.
+    """
+    kept: list[tuple[int, int, int]] = []
+    found = []
+    for mode in fixed(choices):
+        bits = mode.stored(k) * (operand_bits + mode.index_bits)
+        cost = (mode.passes, -(-k // mode.lanes), bits)
+        if not any(all(a <= b for a, b in zip(other, cost, strict=True)) for other in kept):
+            kept.append(cost)
+            found.append(mode)
+    return found
+
+
 def _level_mode(level: str, pattern: Pattern, array: Array) -> Mode | None:
     n, m = (int(word) for word in level.split(":"))
     bound = pattern.block_bound(m)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-
 import numpy as np
 import numpy.typing as npt
 
@@ -16,7 +14,6 @@ from accsim.spec.workload import Conv2d, Layer
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
 class Ops:
     """One array a quantity, all of one length. Bits are per element (or per stored slot)."""
 
@@ -39,17 +36,21 @@ class Ops:
     in_rows: Ints  # input rows of one item that are used at all
     in_cols: Ints
 
+    def __init__(self, table: Ints) -> None:
+        self._table = table  # (quantities, …) in the order above, so that taking is one indexing
+        for name, values in zip(Ops.__annotations__, table, strict=True):
+            setattr(self, name, values)
+
     def __len__(self) -> int:
-        return len(self.t)
+        return int(self._table.shape[1])
 
     def take(self, which: npt.NDArray[np.intp]) -> Ops:
         """Return the chosen entries, in that order, repeats allowed."""
-        return Ops(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
+        return Ops(self._table[:, which])
 
     def widen(self, axes: int) -> Ops:
         """Return the same entries with ``axes`` axes of length 1 behind, for broadcasting."""
-        shape = (-1,) + (1,) * axes
-        return Ops(**{f.name: getattr(self, f.name).reshape(shape) for f in fields(self)})
+        return Ops(self._table.reshape(self._table.shape + (1,) * axes))
 
     def blocks(self, k: Ints) -> Ints:
         """Return PE rows' worth of blocks in k rows."""
@@ -75,13 +76,34 @@ class Ops:
         nbytes: Ints = np.minimum(t * k, inputs) * self.operand_bits // 8
         return nbytes
 
+    def mapped(self) -> npt.NDArray[np.bool_]:
+        """Say which operations use an input several times (convolutions of more than one tap)."""
+        return self.channels < self.k
+
+    def x_shares(self, tile: Ints, count: Ints) -> Ints:
+        """Return what the first, a middle and the last of ``count`` t tiles load, (…, 3) bytes.
+
+        For inputs that stay on chip: the first tile brings all it needs, the others only what is
+        new, so that the shares add up to every input once.
+        """
+        whole, first = self.x_bytes(self.t, self.k), self.x_bytes(tile, self.k)
+        middle = (whole - first) // np.maximum(count - 1, 1)
+        last = np.where(count > 1, whole - first - middle * (count - 2), first)
+        return np.stack([first, middle, last], axis=-1)
+
     def _pixels(self, t: Ints) -> Ints:
         """Return the input positions under t consecutive output positions (an upper bound)."""
         whole = self.out_rows * self.out_cols
+        items = np.where(t % whole == 0, t // whole, (t - 1) // whole + 2)
+        many = np.minimum(items, self.t // whole) * self.in_rows
         touched = np.where(t % self.out_cols == 0, t // self.out_cols, (t - 1) // self.out_cols + 2)
-        rows = np.minimum(touched, self.out_rows)
-        part = np.minimum((rows - 1) * self.step + self.reach, self.in_rows)
-        return np.where(t >= whole, -(-t // whole) * self.in_rows, part) * self.in_cols
+        one = np.minimum(touched, self.out_rows) - 1
+        inside = np.minimum(one * self.step + self.reach, self.in_rows)
+        # a tile that does not divide an item may end one and begin the next: two halos
+        across = np.minimum((touched - 2) * self.step + 2 * self.reach, 2 * self.in_rows)
+        straddles = (self.t > whole) & (whole % t != 0)
+        few = np.where(straddles, np.maximum(inside, across), inside)
+        return np.where(t >= whole, many, few) * self.in_cols
 
     def y_bytes(self, t: Ints, n: Ints) -> Ints:
         """Return the bytes of a t × n piece of outputs, stored in the operands' format."""
@@ -104,8 +126,7 @@ def make_ops(layers: list[Layer], chosen: list[Mode], device: Systolic) -> Ops:
         )
         for layer, mode in zip(layers, chosen, strict=True)
     ]  # fmt: skip
-    columns = np.array(rows, dtype=np.int64).reshape(len(rows), -1).T
-    return Ops(*columns)
+    return Ops(np.ascontiguousarray(np.array(rows, dtype=np.int64).T))
 
 
 def _input_map(layer: Layer) -> tuple[int, ...]:

@@ -1,11 +1,12 @@
 """The pipeline of a three-deep tile loop summed over classes of equal slots.
 
 Loops run outer, inner, k. The operand of the outer loop (A) stays while the inner loop passes,
-unless k is cut; the operand of the inner loop (B) comes anew each time, unless one tile holds all
-of it. What a slot costs depends on its own tile and on its neighbours' extents, and those differ
-only at the first and the last two positions of each loop. Positions 0, 1, N − 2 and N − 1 with
-their multiplicities therefore stand for all: 4 × 4 × 4 slots a tiling, however many tiles it has.
-The slot-by-slot sum is :func:`accsim.kernels.pipeline.pipeline_cycles`; tests hold the two equal.
+unless k is cut and its panel does not fit; the operand of the inner loop (B) comes anew in every
+round of the outer loop, unless all of it stays. What a slot costs depends on its own tile and on
+its neighbours', and those differ only at the first and the last two positions of each loop.
+Positions 0, 1, N − 2 and N − 1 with their multiplicities therefore stand for all: 4 × 4 × 4 slots a
+tiling, however many tiles it has. The slot-by-slot sum is
+:func:`accsim.kernels.pipeline.pipeline_cycles`; tests hold the two equal.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ class SlotSums(NamedTuple):
 
 @dataclass(frozen=True)
 class LoopNest:
-    """Tiled loops, one entry a candidate on axis 0; "2" axes are (full tile, last tile).
+    """Tiled loops, one entry a candidate on axis 0.
 
     ``outer``, ``inner``, ``depth``: numbers of tiles along the outer loop, the inner loop and k.
-    ``a_bytes`` (m, 2 outer, 2 k), ``b_bytes`` (m, 2 inner, 2 k), ``y_bytes`` (m, 2 outer, 2 inner).
-    ``compute`` and ``work`` cycles (m, 2 outer, 2 inner, 2 k). ``runs`` passes over the nest.
+    ``a_bytes`` (m, 3 outer, 3 k), ``b_bytes`` (m, 3 inner, 3 k): of the first, a middle and the
+    last tile. ``y_bytes`` (m, 2 outer, 2 inner), ``compute`` and ``work`` cycles (m, 2 outer,
+    2 inner, 2 k): of a full and the last tile. ``a_stays``: A is loaded in the first inner position
+    only; ``b_stays``: B in the first outer position only. ``runs`` passes over the nest.
     """
 
     outer: Ints
@@ -48,6 +51,8 @@ class LoopNest:
     y_bytes: Ints
     compute: Ints
     work: Ints
+    a_stays: npt.NDArray[np.bool_]
+    b_stays: npt.NDArray[np.bool_]
     runs: Ints
 
     def sums(
@@ -69,8 +74,8 @@ class LoopNest:
             cycles = self.runs * _total(many, each)
         return SlotSums(
             cycles=cycles,
-            compute_cycles=self.runs * _total(many, compute),
-            work_cycles=self.runs * _total(many, _spread(self.work)),
+            compute_cycles=self.runs * self._over_tiles(self.compute),
+            work_cycles=self.runs * self._over_tiles(self.work),
             load_bytes=self.runs * _total(many, ahead),
             store_bytes=self.runs * _total(many[..., :1], behind[..., None]),
         )
@@ -101,6 +106,13 @@ class LoopNest:
         total: Ints = load + np.where(single, one_tile, longer) + store
         return total
 
+    def _over_tiles(self, pair: Ints) -> Ints:
+        """Sum (full, last) values over all tiles of one run."""
+        for count in (self.depth, self.inner, self.outer):
+            full = (count - 1).reshape((-1,) + (1,) * (pair.ndim - 2))
+            pair = pair[..., 0] * full + pair[..., 1]
+        return pair
+
     def _multiplicity(self) -> Ints:
         o, i, k = (_counts(count) for count in (self.outer, self.inner, self.depth))
         product: Ints = o[:, :, None, None] * i[:, None, :, None] * k[:, None, None, :]
@@ -109,22 +121,28 @@ class LoopNest:
     def _ahead(self) -> Ints:
         """Return the bytes loaded in each slot: what the next tile does not find in the buffers."""
         a, b = self.a_bytes, self.b_bytes
-        cut = (self.depth > 1)[:, None]
-        fresh_b = (self.depth > 1) | (self.inner > 1)
+        again_a = np.repeat(~self.a_stays[:, None], 4, axis=1)  # by inner position
+        again_b = np.repeat(~self.b_stays[:, None], 4, axis=1)  # by outer position
         restart = a[:, 0, 0] + b[:, 0, 0]
         # the outer loop advances (or the nest starts over)
-        outer = _next(a[:, :, 0], self.outer) + (b[:, 0, 0] * fresh_b)[:, None]
+        outer = _next(a[:, :, 0], self.outer) + (b[:, 0, 0] * again_b[:, 0])[:, None]
         outer[:, 3] = restart
         outer[:, 0] = np.where(self.outer == 1, restart, outer[:, 0])
         # the inner loop advances
-        kept = np.where(cut, _spread(a[:, :, 0]), 0)
-        inner = kept[:, :, None] + _next(b[:, :, 0], self.inner)[:, None, :]
+        first_round = again_b.copy()
+        first_round[:, 0] = True
+        inner = (_lay(a[:, :, 0]) * again_a[:, :1])[:, :, None]
+        inner = inner + _next(b[:, :, 0], self.inner)[:, None, :] * first_round[:, :, None]
         inner[:, :, 3] = outer
         inner[:, :, 0] = np.where((self.inner == 1)[:, None], outer, inner[:, :, 0])
         # k advances
-        deeper_a = _spread(_next(a, self.depth), axis=1)
-        deeper_b = _spread(_next(b, self.depth), axis=1)
-        ahead: Ints = deeper_a[:, :, None, :] + deeper_b[:, None, :, :]
+        first_column = again_a.copy()
+        first_column[:, 0] = True
+        deeper_a = _lay(_next(a, self.depth), axis=1)[:, :, None, :]
+        deeper_b = _lay(_next(b, self.depth), axis=1)[:, None, :, :]
+        ahead: Ints = (
+            deeper_a * first_column[:, None, :, None] + deeper_b * first_round[:, :, None, None]
+        )
         ahead[..., 3] = inner
         ahead[..., 0] = np.where((self.depth == 1)[:, None, None], inner, ahead[..., 0])
         return ahead
@@ -145,20 +163,23 @@ def _total(many: Ints, values: Ints) -> Ints:
     return total
 
 
-def _spread(pair: Ints, axis: int | None = None) -> Ints:
-    """Lay (full, last) out over positions 0, 1, N − 2, N − 1; all axes but the first, or one."""
-    if axis is not None:
-        return np.take(pair, [0, 0, 0, 1], axis=axis)
-    for a in range(1, pair.ndim):
-        pair = np.take(pair, [0, 0, 0, 1], axis=a)
+def _spread(pair: Ints) -> Ints:
+    """Lay (full, last) out over positions 0, 1, N − 2, N − 1 on every axis but the first."""
+    for axis in range(1, pair.ndim):
+        pair = np.take(pair, [0, 0, 0, 1], axis=axis)
     return pair
 
 
-def _next(pair: Ints, count: Ints) -> Ints:
+def _lay(three: Ints, axis: int = 1) -> Ints:
+    """Lay (first, middle, last) out over positions 0, 1, N − 2, N − 1 on one axis."""
+    return np.take(three, [0, 1, 1, 2], axis=axis)
+
+
+def _next(three: Ints, count: Ints) -> Ints:
     """Return the value at the position after 0, 1, N − 2 (the fourth is filled by the caller)."""
-    full, last = pair[..., 0], pair[..., 1]
-    two = (count == 2).reshape((-1,) + (1,) * (full.ndim - 1))
-    return np.stack([np.where(two, last, full), full, last, full], axis=-1)
+    middle, last = three[..., 1], three[..., 2]
+    two = (count == 2).reshape((-1,) + (1,) * (middle.ndim - 1))
+    return np.stack([np.where(two, last, middle), middle, last, middle], axis=-1)
 
 
 def _counts(count: Ints) -> Ints:

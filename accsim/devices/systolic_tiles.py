@@ -13,6 +13,7 @@ from accsim.spec.hardware import Systolic
 from accsim.spec.schedule import TILE, Schedule
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 # (tiles with extents and starts filled in) → fills in their cycles and stored weight bytes
 TileCosts = Callable[[npt.NDArray[np.void]], npt.NDArray[np.int64]]
 
@@ -35,10 +36,10 @@ def with_costs(ops: Ops, tiling: Tilings, device: Systolic, costs: TileCosts) ->
     """Lay the tiles out in loop order, fill in their costs, and say what each load brings."""
     tiles, index = _grid(ops, tiling)
     values = costs(tiles)
-    changed = _changes(index, ("t", "k")), _changes(index, ("k", "n"))
-    x = np.where(changed[0], ops.x_bytes(tiles["t"], tiles["k"]), 0)
-    w = np.where(changed[1], values + tiles["metadata_bytes"], 0)
-    tiles["metadata_bytes"] *= changed[1]
+    x_loads, w_loads = _loads(ops, tiling, index)
+    x = np.where(x_loads, _x_bytes(ops, tiling, tiles, index), 0)
+    w = np.where(w_loads, values + tiles["metadata_bytes"], 0)
+    tiles["metadata_bytes"] *= w_loads
     tiles["load_bytes"] = x + w
     done = index["k"] == index["k"].max()
     tiles["store_bytes"] = np.where(done, ops.y_bytes(tiles["t"], tiles["n"]), 0)
@@ -50,6 +51,31 @@ def with_costs(ops: Ops, tiling: Tilings, device: Systolic, costs: TileCosts) ->
         double_buffered=device.memory.sram.double_buffered,
         launch_cycles=device.launch_cycles,
     )
+
+
+def _loads(ops: Ops, tiling: Tilings, index: dict[str, Ints]) -> tuple[Bools, Bools]:
+    """Say for which tiles X and W come from DRAM: where they are new, and did not stay."""
+    outer, inner = ("t", "n") if tiling.keep_x[0] else ("n", "t")
+    stays = {"t": bool(tiling.x_stays[0]), "n": bool(tiling.w_stays[0])}
+    a = _changes(index, (outer, "k"))
+    if stays[outer] or tiling.panel_stays[0]:
+        a &= index[inner] == 0
+    b = _changes(index, (inner, "k"))
+    if stays[inner]:
+        b &= index[outer] == 0
+    return (a, b) if tiling.keep_x[0] else (b, a)
+
+
+def _x_bytes(
+    ops: Ops, tiling: Tilings, tiles: npt.NDArray[np.void], index: dict[str, Ints]
+) -> Ints:
+    """Return the bytes of X a tile needs that are not there yet."""
+    if not (tiling.x_stays[0] and ops.mapped()[0]):
+        return ops.x_bytes(tiles["t"], tiles["k"])
+    count = index["t"].max() + 1
+    shares = ops.x_shares(tiling.t, np.array([count]))[0]
+    which = np.where(index["t"] == 0, 0, np.where(index["t"] == count - 1, 2, 1))
+    return np.where(index["k"] == 0, shares[which], 0)
 
 
 def _grid(ops: Ops, tiling: Tilings) -> tuple[npt.NDArray[np.void], dict[str, Ints]]:

@@ -14,7 +14,12 @@ import pytest
 import accsim
 from accsim.base.errors import InputError
 from accsim.devices import systolic_tiling
-from accsim.devices.systolic_adaptive import MaskedFolds, _spell_out, best_adaptive
+from accsim.devices.systolic_adaptive import (
+    MaskedFolds,
+    _spell_out,
+    _with_packed,
+    best_adaptive,
+)
 from accsim.devices.systolic_modes import modes
 from accsim.devices.systolic_ops import make_ops
 from accsim.devices.systolic_tiles import spell_out
@@ -309,25 +314,40 @@ def parts(extent, size):
     return [(first, min(size, extent - first)) for first in range(0, extent, size)]
 
 
-def twin_tiles(layer, mode, hw, size, keep_x):
-    """(compute, load, store) of all tiles of all runs of a linear layer or product."""
+def twin_tiles(layer, mode, hw, size, flags):
+    """(compute, load, store) of all tiles of all runs of a linear layer or product.
+
+    What is on chip is a set of pieces: all of a run's where the operand stays, those of the round
+    where the outer operand's panel does, else only the last one.
+    """
     bits = {"int8": 8, "int16": 16, "bf16": 16, "fp32": 32, "fp8": 8}[layer.dtype]
     gemm = layer.gemm
+    keep_x, x_stays, w_stays, panel_stays = flags
     cuts = {d: parts(getattr(gemm, d), size[d]) for d in "tkn"}
     tiles = []
     for _ in range(layer.runs):
-        held_x = held_w = None
+        on_chip = {"x": set(), "w": set()}
+        last = {"x": None, "w": None}
         for outer in cuts["t" if keep_x else "n"]:
+            outermost = "x" if keep_x else "w"
+            if not {"x": x_stays, "w": w_stays}[outermost]:
+                on_chip[outermost] = set()
             for inner in cuts["n" if keep_x else "t"]:
                 for k0, k in cuts["k"]:
                     (t0, t), (n0, n) = (outer, inner) if keep_x else (inner, outer)
+                    slots = k // mode.group * mode.slots + min(mode.slots, k % mode.group)
+                    needs = {
+                        "x": ((t0, k0), t * k * bits // 8),
+                        "w": ((k0, n0), up(slots * n * (bits + mode.index_bits), 8)),
+                    }
                     load = 0
-                    if held_x != (t0, k0):
-                        load += t * k * bits // 8
-                    if held_w != (k0, n0):
-                        slots = k // mode.group * mode.slots + min(mode.slots, k % mode.group)
-                        load += up(slots * n * (bits + mode.index_bits), 8)
-                    held_x, held_w = (t0, k0), (k0, n0)
+                    for name, (piece, nbytes) in needs.items():
+                        stays = x_stays if name == "x" else w_stays
+                        held = stays or (panel_stays and name == outermost)
+                        if piece != last[name] and not (held and piece in on_chip[name]):
+                            load += nbytes
+                        on_chip[name].add(piece)
+                        last[name] = piece
                     done = k0 + k == gemm.k
                     compute = twin_tile(t, k, n, layer, mode, hw)
                     tiles.append((compute, load, t * n * bits // 8 if done else 0))
@@ -359,9 +379,14 @@ def random_tilings(rng, layer, mode, count):
     return made
 
 
-def as_tilings(sizes, keep_x):
+def as_tilings(sizes, flags):
+    """Tilings of one operation; flags: keep_x, x_stays, w_stays, panel_stays of each."""
     t, k, n = np.array(sizes, dtype=np.int64).T
-    return Tilings(np.zeros(len(t), dtype=np.intp), t, k, n, np.array(keep_x))
+    return Tilings(np.zeros(len(t), dtype=np.intp), t, k, n, *np.array(flags, dtype=bool).T)
+
+
+def random_flags(rng):
+    return [bool(rng.random() < 0.5) for _ in range(4)]
 
 
 def test_sums_over_slot_classes_equal_the_spelled_out_loops():
@@ -373,14 +398,14 @@ def test_sums_over_slot_classes_equal_the_spelled_out_loops():
         hw = device(**random_changes(rng))
         mode = modes(layer.pattern, hw.array)[0]
         sizes = random_tilings(rng, layer, mode, 8)
-        keep_x = [bool(rng.random() < 0.5) for _ in sizes]
+        flags = [random_flags(rng) for _ in sizes]
         ops = make_ops([layer], [mode], hw)
-        got = evaluate(ops, as_tilings(sizes, keep_x), hw)
-        for i, (size, keep) in enumerate(zip(sizes, keep_x, strict=True)):
-            tiles = twin_tiles(layer, mode, hw, dict(zip("tkn", size, strict=True)), keep)
+        got = evaluate(ops, as_tilings(sizes, flags), hw)
+        for i, (size, flag) in enumerate(zip(sizes, flags, strict=True)):
+            tiles = twin_tiles(layer, mode, hw, dict(zip("tkn", size, strict=True)), flag)
             seen["single"] += len(tiles) == layer.runs
             seen["deep"] += len(tiles) > 40
-            check_sums(got, i, tiles, hw, (layer, size, keep))
+            check_sums(got, i, tiles, hw, (layer, size, flag))
     assert seen["single"] >= 180
     assert seen["deep"] > 50
 
@@ -406,8 +431,7 @@ def test_sums_equal_the_pipeline_over_spelled_out_tiles():
         mode = modes(layer.pattern, hw.array)[0]
         ops = make_ops([layer], [mode], hw)
         sizes = random_tilings(rng, layer, mode, 5)
-        keep_x = [bool(rng.random() < 0.5) for _ in sizes]
-        tilings = as_tilings(sizes, keep_x)
+        tilings = as_tilings(sizes, [random_flags(rng) for _ in sizes])
         got = evaluate(ops, tilings, hw)
         for i in range(len(sizes)):
             schedule = spell_out(ops, tilings.take(np.array([i])), hw)
@@ -472,7 +496,11 @@ def test_the_search_finds_the_minimum_over_all_candidates(chunk, monkeypatch):
 def searched(layers, hw):
     chosen = [modes(layer.pattern, hw.array)[0] for layer in layers]
     ops = make_ops(layers, chosen, hw)
-    return ops, candidates(ops, hw), *best(ops, hw)
+    tiling, costs = best(ops, hw)
+    never = np.flatnonzero(costs.cycles == systolic_tiling.NEVER)
+    if len(never):
+        raise systolic_tiling.misfit(ops.take(never), hw)
+    return ops, candidates(ops, hw), tiling, costs
 
 
 def test_the_search_under_a_mask_finds_the_minimum_too():
@@ -494,11 +522,8 @@ def test_the_search_under_a_mask_finds_the_minimum_too():
         sizes = [int(rng.integers(100, 2000)) for _ in "xwy"]
         hw, mode = fitting(changes, sizes, lambda hw: modes(layer.pattern, hw.array)[-1])  # noqa: B023
         ops, mask = make_ops([layer], [mode], hw), Masks(2).mask(layer)
-        try:
-            found = candidates(ops, hw)
-        except InputError:
-            continue
         folds = MaskedFolds(mask, hw)
+        found = _with_packed(ops, candidates(ops, hw), folds, hw)
         tried = [_spell_out(ops, found.take(np.array([i])), folds, hw) for i in range(len(found))]
         costs = [played(one.schedule, hw) for one in tried if one is not None]
         got = best_adaptive(ops, folds, hw)
@@ -506,8 +531,16 @@ def test_the_search_under_a_mask_finds_the_minimum_too():
         if got is not None:
             assert played(got.schedule, hw) == min(costs)
             assert got.cycles == min(costs)[0]
+            check_packed_fits(got, mode, layer, hw)
             searches += 1
     assert searches > 70
+
+
+def check_packed_fits(got, mode, layer, hw):
+    tiles, sram = got.schedule.tiles, hw.memory.sram
+    whole = tiles["k"][0] == layer.gemm.k and tiles["n"][0] == layer.gemm.n and layer.runs == 1
+    room = sram.w.bytes // (1 if whole or not sram.double_buffered else 2)
+    assert max(up(piece.slots * (8 + mode.index_bits), 8) for piece in got.pieces) <= room
 
 
 def played(schedule, hw):
@@ -555,6 +588,13 @@ def tiles_that_fit(layer, mode, hw):
         "is": (array.cols, mode.lanes * array.rows, 1),
     }[hw.dataflow]
     splits = [halvings(getattr(gemm, d), u) for d, u in zip("tkn", unit, strict=True)]
+    packed = up(mode.stored(gemm.k) * gemm.n * (bits + mode.index_bits), 8)
+    room = 1 if layer.runs == 1 or not sram.double_buffered else 2
+    whole_fits = {
+        "tk": up(gemm.t * gemm.k * bits, 8) <= sram.x.bytes // room,
+        "kn": packed <= sram.w.bytes // room,
+        "tn": False,
+    }
     for t, k, n in product(*splits):
         slots = k // mode.group * mode.slots + min(mode.slots, k % mode.group)
         whole = {"t": t == gemm.t, "k": k == gemm.k, "n": n == gemm.n}
@@ -566,7 +606,7 @@ def tiles_that_fit(layer, mode, hw):
         ):
             stays = layer.runs == 1 and all(whole[d] for d in dims)
             halves = 1 if stays or not sram.double_buffered else 2
-            fits &= used <= buffer.bytes // halves
+            fits &= used <= buffer.bytes // halves or whole_fits[dims]
         if fits:
             yield t, k, n
 
@@ -581,7 +621,10 @@ def test_candidates_are_all_halvings_that_fit_in_both_orders():
         got = [*zip(*(getattr(found, d).tolist() for d in "tkn"), found.keep_x, strict=True)]
         mode = modes(layer.pattern, hw.array)[0]
         expected = {
-            (*tile, keep) for tile in tiles_that_fit(layer, mode, hw) for keep in (True, False)
+            (*tile, keep)
+            for tile in tiles_that_fit(layer, mode, hw)
+            for keep in (True, False)
+            if keep or (tile[0] < layer.gemm.t and tile[2] < layer.gemm.n)  # else the same loops
         }
         assert set(got) == expected
         assert len(got) == len(expected)
