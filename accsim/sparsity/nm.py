@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -113,10 +114,10 @@ class NM(Pattern):
         return self.slots(k) * n
 
     def block_bound(self, rows: int) -> int:
-        """Sum of what the groups that can overlap an aligned block may hold, at most ``rows``."""
-        if rows % self.m == 0:
-            return rows // self.m * self.n
-        if self.m % rows == 0:
-            return min(rows, self.n)
-        touched = (rows + self.m - 2) // self.m + 1
-        return min(rows, touched * self.n)
+        """Return the most over all aligned blocks: n of each group, or what of it lies inside."""
+        most = 0
+        for start in range(0, math.lcm(rows, self.m), rows):
+            edges = [start, *range(-(-(start + 1) // self.m) * self.m, start + rows, self.m)]
+            inside = zip(edges, [*edges[1:], start + rows], strict=True)
+            most = max(most, sum(min(self.n, stop - begin) for begin, stop in inside))
+        return most

@@ -96,8 +96,8 @@ def test_json_is_json(ok):
 
 
 def test_one_layer_at_register_level_equals_closed_form(ok):
-    words = ("run", "resnet50:layer4.0.downsample.0", "--hw", "systolic_nm_16x16", "--pattern", "2:4",
-             "--json")  # fmt: skip
+    words = ("run", "resnet50:layer4.0.downsample.0", "--hw", "systolic_nm_16x16",
+             "--pattern", "2:4", "--json")  # fmt: skip
     closed = json.loads(ok(*words))["totals"]["cycles"]
     assert json.loads(ok(*words, "--level", "register"))["totals"]["cycles"] == closed
     assert json.loads(ok(*words, "--level", "events"))["totals"]["cycles"] == closed

@@ -163,7 +163,6 @@ def test_the_block_bound_is_reached_where_groups_and_blocks_align():
                 assert NM(n, m).block_bound(rows) == fullest_block(n, m, rows)
 
 
-@pytest.mark.xfail(strict=True, reason="counts groups an aligned block cannot touch")
 @pytest.mark.parametrize(("n", "m", "rows"), [(2, 4, 6), (1, 4, 6), (2, 3, 5)])
 def test_the_block_bound_is_the_most_a_block_can_hold(n, m, rows):
     assert NM(n, m).block_bound(rows) == fullest_block(n, m, rows)
