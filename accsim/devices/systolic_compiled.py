@@ -5,15 +5,17 @@ Unlike the ``physical`` timing, tiles are not searched for: what is measured on 
 stores do not overlap while everything fits on chip. With X, W, Y in bytes as they lie in memory:
 
     resident = (X + W) / HBM + blocks · block_cycles / arrays + min(t, n)
-    streamed = prologue + max((X·⌈n/b⌉ + W·⌈t/b⌉) / HBM, folds · rows / arrays)
-    total    = launch + turn·[k ≤ min(t, n)] + Y / HBM + min(resident, streamed)
+    streamed = prologue + unsplit·[panels of all k fit]
+               + max((1 + wide·[t < n])·(X·⌈n/b⌉ + W·⌈t/b⌉) / HBM, folds · rows / arrays)
+    total    = launch + turn·[k ≤ min(t, n)] + Y / HBM + the schedule taken
 
 *resident*: all operands are loaded, then multiplied, then stored. X streams past W; when n fits one
 column of arrays the two swap. Fold columns are dealt whole to the cores, the busiest sets the time,
 and feeding each streamed block costs one more block time: blocks = ⌈k/R⌉·(cores·⌈rows·cols/cores⌉ +
-rows). *streamed*: double-buffered output blocks of b × b, bound by memory or by the arrays.
-``turn`` is a measured constant whose cause is not known; ``prologue`` in effect acts on large
-products only. Form and errors: ARCHITECTURE.md, "TPU matmuls".
+rows). *streamed*: double-buffered output blocks of b × b, bound by memory or by the arrays. The
+faster one is taken, but always the resident one where n fits the arrays in one pass and all
+operands are kept on chip. The causes of ``turn`` and ``wide`` are not known; ``prologue`` acts on
+large products only. Errors and limits: docs/systolic.md.
 """
 
 from __future__ import annotations
@@ -97,10 +99,15 @@ def _time(t: Ints, k: Ints, n: Ints, compiled: Compiled, device: Systolic) -> _P
 
     size = compiled.block
     traffic = x * -(-n // size) + w * -(-t // size)
-    prologue = compiled.prologue_us * 1e3 * device.clock_ghz
-    streamed = prologue + np.maximum(traffic * per_byte, work)
+    whole_k = 4 * size * k * (compiled.stored_bits // 8) <= compiled.panel_bytes
+    prologue = (compiled.prologue_us + compiled.unsplit_us * whole_k) * 1e3 * device.clock_ghz
+    slowed = 1 + compiled.wide_share * (t < n)
+    streamed = prologue + np.maximum(slowed * traffic * per_byte, work)
 
-    stays = resident <= streamed
+    kept = (x + w) * compiled.multiplied_bits // compiled.stored_bits + t * n * 4
+    fits = (kept <= compiled.resident_bytes) & (w <= compiled.resident_w_bytes)
+    fits &= n <= array.cols * array.count
+    stays = fits | (resident <= streamed)
     fill = np.where(stays, array_busy - work, 0.0)
     lost = np.where(stays, imbalance, 0.0)
     store = y * per_byte

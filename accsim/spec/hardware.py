@@ -164,6 +164,17 @@ class Compiled(Spec):
     ]
     turn_us: Annotated[FiniteFloat, Field(description="extra time of a call with k <= min(t, n)")]
     prologue_us: Annotated[FiniteFloat, Field(description="set-up of the streamed schedule")]
+    unsplit_us: Annotated[
+        FiniteFloat, Field(description="more set-up where two double-buffered panels of all k fit")
+    ]
+    panel_bytes: Annotated[PositiveInt, Field(description="room of these panels, together")]
+    wide_share: Annotated[
+        FiniteFloat, Field(description="extra share of streamed traffic where t < n")
+    ]
+    resident_w_bytes: Annotated[PositiveInt, Field(description="largest W that is kept whole")]
+    resident_bytes: Annotated[
+        PositiveInt, Field(description="operands as multiplied, and fp32 results, kept on chip")
+    ]
 
 
 class Systolic(Spec):
