@@ -7,7 +7,7 @@ the registers are in `accsim.kernels.systolic`, which is compiled on first use.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -125,6 +125,8 @@ def run(
     dtype = _register_type(x, w, acc_bits)
     packed = pack(w.astype(dtype), mask, slots=slots, lanes=lanes)
     blocks = block_activations(x.astype(dtype), lanes=lanes, blocks=packed.passes.shape[0])
+    if lanes == 1:  # a plain PE selects nothing and has no index registers
+        packed = replace(packed, index=packed.index[..., :0])
     edges = _EDGES[dataflow](blocks, packed, rows, cols)
     outputs: Values = np.zeros((x.shape[0], w.shape[1]), dtype)
     if dataflow == "is":
@@ -215,7 +217,7 @@ def _held_weights(blocks: Values, packed: PackedWeights, rows: int, cols: int) -
         west_values=west,
         west_index=_no_index(len(west), rows),
         north_values=_stack(values, (cols, slots), dtype),
-        north_index=_stack(index, (cols, slots), packed.index.dtype),
+        north_index=_stack(index, (cols, packed.index.shape[3]), packed.index.dtype),
     )
 
 
@@ -245,7 +247,9 @@ def _held_lanes(blocks: Values, packed: PackedWeights, rows: int, cols: int) -> 
         step_west=np.arange(step_out.size),
         step_out=step_out,
         west_values=_stack([packed.values[s] for s in sources], (rows, slots), dtype),
-        west_index=_stack([packed.index[s] for s in sources], (rows, slots), packed.index.dtype),
+        west_index=_stack(
+            [packed.index[s] for s in sources], (rows, packed.index.shape[3]), packed.index.dtype
+        ),
         north_values=north_values,
         north_index=_no_index(len(north_values), cols),
     )
@@ -279,7 +283,9 @@ def _held_sums(blocks: Values, packed: PackedWeights, rows: int, cols: int) -> _
         west_values=west,
         west_index=_no_index(len(west), rows),
         north_values=_stack([packed.values[s] for s in sources], (cols, slots), dtype),
-        north_index=_stack([packed.index[s] for s in sources], (cols, slots), packed.index.dtype),
+        north_index=_stack(
+            [packed.index[s] for s in sources], (cols, packed.index.shape[3]), packed.index.dtype
+        ),
     )
 
 

@@ -115,11 +115,16 @@ def _multiply(lo: int, lanes: Cells, weights: Cells, index: Indices, product: Ce
     slots, size = product.shape[0], min(product.shape[1], lanes.shape[1] - lo)
     for s in range(slots):
         factor, result = weights[s, lo : lo + size], product[s, :size]
-        _copy(lanes[0, lo : lo + size], result)
-        for first in range(1, lanes.shape[0], 3):  # sweeps of selects: far faster than a gather
-            _choose(index[s, lo : lo + size], first, lanes, lo, result)
-        for q in range(size):
-            result[q] *= factor[q]
+        if lanes.shape[0] == 1:
+            only = lanes[0, lo : lo + size]
+            for q in range(size):
+                result[q] = only[q] * factor[q]
+        else:
+            _copy(lanes[0, lo : lo + size], result)
+            for first in range(1, lanes.shape[0], 3):  # sweeps of selects: far faster than a gather
+                _choose(index[s, lo : lo + size], first, lanes, lo, result)
+            for q in range(size):
+                result[q] *= factor[q]
     reach = 1
     while reach < slots:
         left = 0
@@ -286,7 +291,7 @@ def flow(folds: Ints, step_west: Ints, step_out: Ints, west: Cells, west_index: 
     lanes, weights = (active, stream) if lanes_held else (stream, active)
     index = stream_index if lanes_held else active_index
     psum = np.zeros((2, 1, size), dtype)
-    product = np.zeros((index.shape[1], min(size, _SPAN)), dtype)
+    product = np.zeros((weights.shape[1], min(size, _SPAN)), dtype)
     west_fold, south_fold = np.zeros(rows, np.int64), np.zeros(cols, np.int64)
     north_fold, south_step = np.zeros(cols, np.int64), np.zeros(cols, np.int64)
     remaining = (folds[:, STEPS] * folds[:, COLS]).sum()
