@@ -8,7 +8,7 @@ The data path in ten lines:
     res = simulate(net, hw)                      # layers → schedule → timeline → energy
     res.cycles, res.latency_s, res.energy_j      # totals
     res.table                                    # one row a layer, a pandas DataFrame
-    res.plot()                                   # matplotlib figures
+    res.plot(), res.plot("roofline")             # matplotlib figures
     res.save("out/")                             # tables, configuration, provenance, figures
 """
 

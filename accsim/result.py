@@ -203,11 +203,15 @@ class Result:
             "workload_sources": list(self.workload.sources),
         }
 
-    def plot(self) -> dict[str, matplotlib.figure.Figure]:
-        """Return the figures by name: ``cycles`` (stacked by cause) and ``roofline``."""
-        from accsim.report.figures import figures
+    def plot(self, kind: str = "cycles") -> matplotlib.figure.Figure:
+        """Return a matplotlib figure: ``cycles`` (a bar a layer, by cause) or ``roofline``.
 
-        return figures(self)
+        Raises:
+            InputError: another kind.
+        """
+        from accsim.report.figures import figure
+
+        return figure(self, kind)
 
     def save(self, folder: str | Path, *, plots: bool = True) -> list[Path]:
         """Write tables, configuration, provenance and figures to a folder; return the files.

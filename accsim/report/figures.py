@@ -16,6 +16,7 @@ from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
+from accsim.base.errors import InputError, near, one_of
 from accsim.report.style import (
     GREY,
     HEADER_IN,
@@ -48,7 +49,7 @@ from accsim.report.text import (
 from accsim.spec.schedule import CAUSES
 
 if TYPE_CHECKING:
-    from accsim.result import Result
+from accsim.result import Result
 
 MOST_BARS = 60  # beyond, names on a page-high figure can no longer be read
 MOST_LABELS = 6
@@ -65,6 +66,18 @@ def figures(result: Result) -> dict[str, Figure]:
     """
     with house_style():
         return {"cycles": _cycles(result), "roofline": _roofline(result)}
+
+
+_FIGURES = ("cycles", "roofline")
+
+
+def figure(result: Result, kind: str) -> Figure:
+    """Return one figure by name; InputError for a name that is not one of them."""
+    if kind not in _FIGURES:
+        raise InputError(
+            f"plot must be one of {one_of(_FIGURES)}; got '{kind}'{near(kind, _FIGURES)}"
+        )
+    return figures(result)[kind]
 
 
 def save_figures(result: Result, folder: Path) -> list[Path]:

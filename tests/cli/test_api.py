@@ -125,3 +125,14 @@ def test_errors_are_input_errors():
         accsim.load_workload("alexnet").layer("conv11")
     with pytest.raises(AttributeError, match="no attribute 'simulat'"):
         accsim.simulat  # noqa: B018
+
+
+def test_plot_returns_a_figure():
+    result = accsim.simulate(accsim.gemm(64, 64, 64), accsim.load_hardware("systolic_ws_32x32"))
+    for figure in (result.plot(), result.plot("roofline")):
+        assert type(figure).__name__ == "Figure"
+        assert figure.axes
+    with pytest.raises(
+        accsim.InputError, match="plot must be one of cycles, roofline; got 'rofline'"
+    ):
+        result.plot("rofline")
