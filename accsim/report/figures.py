@@ -49,7 +49,7 @@ from accsim.report.text import (
 from accsim.spec.schedule import CAUSES
 
 if TYPE_CHECKING:
-from accsim.result import Result
+    from accsim.result import Result
 
 MOST_BARS = 60  # beyond, names on a page-high figure can no longer be read
 MOST_LABELS = 6
