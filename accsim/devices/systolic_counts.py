@@ -113,7 +113,8 @@ def register_bits(ops: Ops, tiles: Tilings, pe_steps: Ints, device: Systolic) ->
     streams: Ints = {"ws": lanes, "is": weight, "os": lanes + weight}[device.dataflow]
     moving: Ints = pe_steps * (streams + ops.sum_bits)
     if device.dataflow == "os":
-        return moving + ops.t * ops.n * array.rows * ops.sum_bits
+        drains = -(-ops.k // tiles.k)
+        return moving + drains * ops.t * ops.n * array.rows * ops.sum_bits
     rows = ops.blocks(ops.k)
     whole, last = rows // array.rows, rows % array.rows
     shifts: Ints = whole * (array.rows * array.rows) + last * last
