@@ -23,6 +23,7 @@ from accsim.sparsity.nm import NM
 from accsim.spec.counts import Counts, stack
 from accsim.spec.dtype import DTYPES
 from accsim.spec.hardware import Systolic
+from accsim.spec.pattern import Pattern
 from accsim.spec.schedule import CAUSES, TILE, Evaluation, Schedule
 from accsim.spec.workload import Layer
 
@@ -55,7 +56,7 @@ class SystolicDevice:
 
     def __init__(self, device: Systolic) -> None:
         self.device = device
-        self._modes: dict[Any, tuple[Mode, ...]] = {}
+        self._modes: dict[Pattern, tuple[Mode, ...]] = {}
 
     def evaluate(self, layers: Sequence[Layer], masks: Masks) -> Evaluation:
         """Return cycles, their causes and action counts of every layer, in closed form.
@@ -101,9 +102,10 @@ class SystolicDevice:
         index: dict[Any, int] = {}
         unique: list[Layer] = []
         where = np.empty(len(layers), dtype=np.intp)
+        driven = {x: self._modes_of(x)[-1].driven for x in {layer.pattern for layer in layers}}
         for i, layer in enumerate(layers):
-            own = layer.name if self._choices(layer)[-1].driven else None
-            key = (layer.shape_key, layer.pattern, own)
+            pattern = layer.pattern
+            key = (layer.shape_key, pattern, layer.name if driven[pattern] else None)
             if key not in index:
                 index[key] = len(unique)
                 unique.append(layer)
@@ -111,9 +113,12 @@ class SystolicDevice:
         return unique, where
 
     def _choices(self, layer: Layer) -> tuple[Mode, ...]:
-        if layer.pattern not in self._modes:
-            self._modes[layer.pattern] = modes(layer.pattern, self.device.array)
-        return self._modes[layer.pattern]
+        return self._modes_of(layer.pattern)
+
+    def _modes_of(self, pattern: Pattern) -> tuple[Mode, ...]:
+        if pattern not in self._modes:
+            self._modes[pattern] = modes(pattern, self.device.array)
+        return self._modes[pattern]
 
     def _plans(self, layers: list[Layer]) -> _Plans:
         """Return the fastest mode and tiling of each layer, passes the same in every fold."""

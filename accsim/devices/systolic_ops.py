@@ -72,7 +72,11 @@ class Ops:
         A convolution is lowered between buffer and array, so DRAM and buffer hold each input once:
         the input rows that whole output rows need, halo included, and never more than t · k.
         """
-        inputs = self._pixels(t) * np.minimum(self.channels, k)
+        return self.x_bytes_over(self.pixels(t), t, k)
+
+    def x_bytes_over(self, pixels: Ints, t: Ints, k: Ints) -> Ints:
+        """Return ``x_bytes(t, k)`` from the input positions under t output positions."""
+        inputs = pixels * np.minimum(self.channels, k)
         nbytes: Ints = np.minimum(t * k, inputs) * self.operand_bits // 8
         return nbytes
 
@@ -91,7 +95,7 @@ class Ops:
         last = np.where(count > 1, whole - first - middle * (count - 2), first)
         return np.stack([first, middle, last], axis=-1)
 
-    def _pixels(self, t: Ints) -> Ints:
+    def pixels(self, t: Ints) -> Ints:
         """Return the input positions under t consecutive output positions (an upper bound)."""
         whole = self.out_rows * self.out_cols
         items = np.where(t % whole == 0, t // whole, (t - 1) // whole + 2)

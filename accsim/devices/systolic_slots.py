@@ -91,11 +91,11 @@ class LoopNest:
         last = tuple(np.where(count > 1, 3, 0) for count in (self.outer, self.inner, self.depth))
         item = np.arange(len(self.outer))
         c_first, c_last = compute[:, 0, 0, 0], compute[(item, *last)]
-        load = memory(self.a_bytes[:, 0, 0] + self.b_bytes[:, 0, 0])
-        store = memory(self.y_bytes[:, 1, 1])
         behind_last = np.where(self.depth == 1, behind[(item, *last[:2])], 0)
-        opening = np.maximum(c_first, memory(ahead[:, 0, 0, 0]))
-        closing = np.maximum(c_last, memory(behind_last))
+        first_load = self.a_bytes[:, 0, 0] + self.b_bytes[:, 0, 0]
+        edges = np.stack([first_load, self.y_bytes[:, 1, 1], ahead[:, 0, 0, 0], behind_last])
+        load, store, opening, closing = memory(edges)
+        opening, closing = np.maximum(c_first, opening), np.maximum(c_last, closing)
         longer = self.runs * middle - slot[:, 0, 0, 0] + opening - slot[(item, *last)] + closing
         one_tile = np.where(
             self.runs == 1,

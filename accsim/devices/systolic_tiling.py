@@ -46,6 +46,7 @@ class Tilings:
     x_stays: Bools
     w_stays: Bools
     panel_stays: Bools
+    pixels: Ints  # input positions under the tile's t
 
     def __len__(self) -> int:
         return len(self.op)
@@ -68,17 +69,19 @@ def candidates(ops: Ops, device: Systolic) -> Tilings:
     one = ops.take(op)
     packed = ops.weight_bytes(ops.k, ops.n)
     x_stays, w_stays = stays(ops, packed, device)
-    fits = _fits(one, t, k, n, x_stays[op], w_stays[op], device)
-    one, op, t, k, n = one.take(fits), op[fits], t[fits], k[fits], n[fits]
+    pixels = ops.widen(1).pixels(sizes["t"])[op, i]
+    x_bytes = one.x_bytes_over(pixels, t, k)
+    fits = _fits(one, (t, k, n), x_bytes, (x_stays[op], w_stays[op]), device)
+    one, (op, t, k, n, pixels) = one.take(fits), (part[fits] for part in (op, t, k, n, pixels))
     again = np.flatnonzero((t < one.t) & (n < one.n))  # else both loop orders are the same
     pick = np.concatenate([np.arange(len(op)), again])
     keep_x = np.arange(len(pick)) < len(op)
-    one, op, t, k, n = one.take(pick), op[pick], t[pick], k[pick], n[pick]
+    one, (op, t, k, n, pixels) = one.take(pick), (part[pick] for part in (op, t, k, n, pixels))
     sram, once = device.memory.sram, one.runs == 1
-    x_panel = _room(one.x_bytes(t, one.k), sram.x.bytes, once & (t == one.t), device)
+    x_panel = _room(one.x_bytes_over(pixels, t, one.k), sram.x.bytes, once & (t == one.t), device)
     w_panel = _room(one.weight_bytes(one.k, n), sram.w.bytes, once & (n == one.n), device)
     panel = np.where(keep_x, x_panel, w_panel)
-    return Tilings(op, t, k, n, keep_x, x_stays[op], w_stays[op], panel)
+    return Tilings(op, t, k, n, keep_x, x_stays[op], w_stays[op], panel, pixels)
 
 
 def stays(ops: Ops, packed_bytes: Ints, device: Systolic) -> tuple[Bools, Bools]:
@@ -109,13 +112,18 @@ def _splits(extent: Ints, unit: Ints) -> tuple[Ints, npt.NDArray[np.bool_]]:
 
 
 def _fits(
-    ops: Ops, t: Ints, k: Ints, n: Ints, x_stays: Bools, w_stays: Bools, device: Systolic
+    ops: Ops,
+    tile: tuple[Ints, Ints, Ints],
+    x_bytes: Ints,
+    whole: tuple[Bools, Bools],
+    device: Systolic,
 ) -> npt.NDArray[np.intp]:
-    """Return which tiles fit."""
+    """Return which tiles fit; ``whole`` says whether all of X and all of W stay anyway."""
+    t, k, n = tile
     sram, once = device.memory.sram, ops.runs == 1
     only_t, only_k, only_n = t == ops.t, k == ops.k, n == ops.n
-    x = _room(ops.x_bytes(t, k), sram.x.bytes, only_t & only_k & once, device) | x_stays
-    w = _room(ops.weight_bytes(k, n), sram.w.bytes, only_k & only_n & once, device) | w_stays
+    x = _room(x_bytes, sram.x.bytes, only_t & only_k & once, device) | whole[0]
+    w = _room(ops.weight_bytes(k, n), sram.w.bytes, only_k & only_n & once, device) | whole[1]
     y = _room(ops.sum_bytes(t, n), sram.y.bytes, only_t & only_n & once, device)
     return np.flatnonzero(x & w & y)
 
@@ -182,8 +190,18 @@ def best(ops: Ops, device: Systolic) -> tuple[Tilings, SlotSums]:
 
 def _whole(ops: Ops) -> Tilings:
     """Return each operation as a single tile, whether or not it fits."""
-    no = np.zeros((4, len(ops)), dtype=np.bool_)
-    return Tilings(np.arange(len(ops)), ops.t.copy(), ops.k.copy(), ops.n.copy(), *no)
+    no = np.zeros(len(ops), dtype=np.bool_)
+    return Tilings(
+        op=np.arange(len(ops)),
+        t=ops.t.copy(),
+        k=ops.k.copy(),
+        n=ops.n.copy(),
+        keep_x=no,
+        x_stays=no.copy(),
+        w_stays=no.copy(),
+        panel_stays=no.copy(),
+        pixels=ops.pixels(ops.t),
+    )
 
 
 def _ranges(starts: Ints, ends: Ints) -> npt.NDArray[np.intp]:
@@ -204,8 +222,8 @@ def _lower_bound(ops: Ops, tiles: Tilings, device: Systolic) -> npt.NDArray[np.f
     x, w = reloads(counts, tiles)
     bandwidth = device.dram_bytes_per_cycle
     moved = (
-        one.x_bytes(one.t, one.k) * x
-        + one.weight_bytes(one.k, one.n) * w
+        ops.x_bytes(ops.t, ops.k)[tiles.op] * x
+        + ops.weight_bytes(ops.k, ops.n)[tiles.op] * w
         + one.y_bytes(one.t, one.n)
     ) / bandwidth  # fmt: skip
     last = {d: getattr(one, d) - getattr(tiles, d) * (counts[d] - 1) for d in DIMS}
@@ -217,7 +235,8 @@ def _lower_bound(ops: Ops, tiles: Tilings, device: Systolic) -> npt.NDArray[np.f
         full = full * (counts[d] - (last[d] != getattr(tiles, d)))
     computing = full * full_cycles + (pieces - full) * last_cycles
     computing = np.maximum(computing, _least_compute(one, tiles, counts, device))
-    first = one.x_bytes(tiles.t, tiles.k) + one.weight_bytes(tiles.k, tiles.n)
+    x_first = one.x_bytes_over(tiles.pixels, tiles.t, tiles.k)
+    first = x_first + one.weight_bytes(tiles.k, tiles.n)
     edges = (first + one.y_bytes(last["t"], last["n"])) / bandwidth
     behind = one.y_bytes(tiles.t, tiles.n) / bandwidth
     bound: npt.NDArray[np.float64] = np.maximum(

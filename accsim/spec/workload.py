@@ -184,9 +184,9 @@ class Layer(Spec):
         return self.op.lower(self.batch)
 
     @cached_property
-    def shape_key(self) -> tuple[object, ...]:
+    def shape_key(self) -> str:
         """What decides the layer's shape: equal keys and patterns have equal timing."""
-        return (self.op, self.repeats, self.batch, self.dtype)
+        return f"{self.op!r} {self.repeats} {self.batch} {self.dtype}"
 
     @property
     def gemm(self) -> Gemm:

@@ -382,7 +382,8 @@ def random_tilings(rng, layer, mode, count):
 def as_tilings(sizes, flags):
     """Tilings of one operation; flags: keep_x, x_stays, w_stays, panel_stays of each."""
     t, k, n = np.array(sizes, dtype=np.int64).T
-    return Tilings(np.zeros(len(t), dtype=np.intp), t, k, n, *np.array(flags, dtype=bool).T)
+    first = np.zeros(len(t), dtype=np.intp)
+    return Tilings(first, t, k, n, *np.array(flags, dtype=bool).T, pixels=t)  # not a convolution
 
 
 def random_flags(rng):
