@@ -45,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         app.main(args=argv, prog_name="accsim", standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
     except click.ClickException as error:
         _fail(error.format_message())
     except AccsimError as error:
@@ -54,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:
+        _fail(f"cannot write: {error.strerror or error}")
     except MemoryError:
         _fail("out of memory: choose fewer or smaller layers, or level 'closed'")
 
@@ -79,6 +83,8 @@ def _fail(message: str, code: int = 2) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write tables, figures."
 )
+@click.option("--timeline", type=click.Path(path_type=Path), metavar="FILE",
+              help="Write a timeline for ui.perfetto.dev: .pftrace or .json.")  # fmt: skip
 @click.option("--no-plots", is_flag=True, help="With --out: tables only.")
 @click.option("--all-layers", is_flag=True, help="Print every layer, also equal ones in a row.")
 @click.option("--json", "as_json", is_flag=True, help="Print totals and layers as JSON.")
@@ -86,7 +92,7 @@ def _fail(message: str, code: int = 2) -> None:
 def run(
     workload: str, hw: str, pattern: str | None, layers: tuple[str, ...], skip: tuple[str, ...],
     batch: int | None, dtype: str | None, level: str, seed: int, overrides: tuple[str, ...],
-    out: Path | None, no_plots: bool, all_layers: bool, as_json: bool, quiet: bool,
+    out: Path | None, timeline: Path | None, no_plots: bool, all_layers: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Simulate WORKLOAD: a name, a file, NAME:LAYER, or gemm:TxKxN.
 
@@ -98,6 +104,7 @@ def run(
     """
     from accsim.files.hardware import load_hardware
     from accsim.simulate import simulate
+    from accsim.sparsity.masks import Masks
 
     network = _network(workload, batch, dtype, layers)
     if pattern is not None:
@@ -105,20 +112,57 @@ def run(
     elif skip:
         raise InputError("--skip needs --pattern: nothing is pruned")
     hardware = load_hardware(hw, _overrides(overrides))
+    if hw.lower().endswith(".cfg") and not quiet:
+        _say_ignored(hw)
     if out is not None:
+        if str(out).strip() in ("", "."):
+            raise InputError("--out needs the name of a folder")
         _writable(out)
-    with _progress(level, len(network.layers), quiet) as advance:
-        result = simulate(network, hardware, level=level, seed=seed, progress=advance)
-    if as_json:
-        import json
+    if timeline is not None:
+        from accsim.engine.perfetto import check_path
 
-        click.echo(json.dumps({"totals": result.totals, "layers": result.columns}, indent=1))
+        check_path(timeline)
+    masks = Masks(seed)
+    with _progress(level, len(network.layers), quiet) as advance:
+        result = simulate(network, hardware, level=level, masks=masks, progress=advance)
+    if as_json:
+        from accsim.result import json_text
+
+        click.echo(json_text({"totals": result.totals, "layers": result.columns}), nl=False)
     elif not quiet:
         _print(result, all_layers)
+    if timeline is not None:
+        _timeline(result, masks, timeline, quiet or as_json)
     if out is not None:
         files = result.save(out, plots=not no_plots)
         if not quiet and not as_json:
             click.echo(f"wrote {', '.join(f.name for f in files)} to {out}")
+
+
+def _timeline(result: Any, masks: Any, path: Path, quiet: bool) -> None:
+    """Write the timeline of a run, and say what was drawn together."""
+    from accsim.engine.timeline import write_timeline
+
+    made = write_timeline(
+        result.workload, result.hardware, masks, path, energy_j=result.columns["energy_j"]
+    )
+    if quiet:
+        return
+    click.echo(f"wrote {path}: {made.slices} slices of {made.layers} layers")
+    if made.aggregated_layers:
+        most = max(made.aggregated_layers.values())
+        click.echo(
+            f"note: in {len(made.aggregated_layers)} layers a slice stands for up to {most} tiles"
+        )
+
+
+def _say_ignored(path: str) -> None:
+    """Name the keys of a SCALE-Sim .cfg that have no meaning here."""
+    from accsim.files.scalesim import ignored_keys
+
+    keys = ignored_keys(path)
+    if keys:
+        click.echo(f"note: {path}: not used: {', '.join(keys)}", err=True)
 
 
 def _network(word: str, batch: int | None, dtype: str | None, layers: tuple[str, ...]) -> Any:
@@ -147,6 +191,8 @@ def _overrides(words: tuple[str, ...]) -> dict[str, str]:
         key, equals, value = word.partition("=")
         if not equals or not key.strip() or not value.strip():
             raise InputError(f"--set needs KEY=VALUE, e.g. array.rows=64; got '{word}'")
+        if key.strip() in found:
+            raise InputError(f"--set {key.strip()} is given twice")
         found[key.strip()] = value.strip()
     return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,7 +79,7 @@ class Result:
     @property
     def cycles(self) -> int:
         """Cycles of the whole workload, layer after layer."""
-        return int(self.evaluation.cycles.sum())
+        return _sum(self.evaluation.cycles)
 
     @property
     def latency_s(self) -> float:
@@ -98,25 +99,25 @@ class Result:
     @property
     def causes(self) -> dict[str, int]:
         """Cycles by cause; they sum to ``cycles``."""
-        return {cause: int(c.sum()) for cause, c in self.evaluation.causes.items()}
+        return {cause: _sum(c) for cause, c in self.evaluation.causes.items()}
 
     @property
     def dram_bytes(self) -> int:
         """Bytes to and from DRAM."""
         counts = self.evaluation.counts
-        return int(counts.dram_read_bytes.sum() + counts.dram_write_bytes.sum())
+        return _sum(counts.dram_read_bytes) + _sum(counts.dram_write_bytes)
 
     @property
     def utilisation(self) -> float:
         """Effective MACs over what the multipliers could have done in the time."""
         peak = self.cycles * self.hardware.peak_macs_per_cycle
-        return float(self.evaluation.effective_macs.sum()) / peak if peak else 0.0
+        return _sum(self.evaluation.effective_macs) / peak if peak else 0.0
 
     @property
     def effective_tops(self) -> float:
         """Tera-operations a second, 2 for each MAC with a kept weight."""
         seconds = self.latency_s
-        return 2 * float(self.evaluation.effective_macs.sum()) / seconds / 1e12 if seconds else 0.0
+        return 2 * _sum(self.evaluation.effective_macs) / seconds / 1e12 if seconds else 0.0
 
     @cached_property
     def columns(self) -> dict[str, list[Any]]:
@@ -166,14 +167,14 @@ class Result:
             "energy_parts_j": self.energy_parts_j,
             "cycles_by_cause": self.causes,
             "macs": self.workload.macs,
-            "effective_macs": int(self.evaluation.effective_macs.sum()),
+            "effective_macs": _sum(self.evaluation.effective_macs),
             "effective_tops": self.effective_tops,
             "utilisation": self.utilisation,
-            "dram_read_bytes": int(counts.dram_read_bytes.sum()),
-            "dram_write_bytes": int(counts.dram_write_bytes.sum()),
-            "sram_read_bytes": int(counts.sram_read_bytes.sum()),
-            "sram_write_bytes": int(counts.sram_write_bytes.sum()),
-            "metadata_bits": int(self.evaluation.metadata_bits.sum()),
+            "dram_read_bytes": _sum(counts.dram_read_bytes),
+            "dram_write_bytes": _sum(counts.dram_write_bytes),
+            "sram_read_bytes": _sum(counts.sram_read_bytes),
+            "sram_write_bytes": _sum(counts.sram_write_bytes),
+            "metadata_bits": _sum(self.evaluation.metadata_bits),
         }
 
     @cached_property
@@ -222,6 +223,8 @@ class Result:
         Raises:
             InputError: the folder cannot be made or written.
         """
+        if not isinstance(folder, str | Path) or not str(folder).strip():
+            raise InputError(f"save needs the name of a folder; got {folder!r}")
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -246,7 +249,7 @@ class Result:
         yield path
         path = folder / "layers.json"
         records = [dict(zip(columns, row, strict=True)) for row in rows]
-        path.write_text(_json({"columns": COLUMNS, "rows": records}), encoding="utf-8")
+        path.write_text(json_text({"columns": COLUMNS, "rows": records}), encoding="utf-8")
         yield path
         path = folder / "run.json"
         run = {
@@ -254,7 +257,7 @@ class Result:
             "provenance": self.provenance,
             "configuration": self.configuration,
         }
-        path.write_text(_json(run), encoding="utf-8")
+        path.write_text(json_text(run), encoding="utf-8")
         yield path
         if _has_pyarrow():
             import pyarrow
@@ -265,13 +268,27 @@ class Result:
             yield path
 
 
+def _sum(values: npt.NDArray[np.int64]) -> int:
+    """Add in Python integers: a network's total may pass 2**63 where no layer does."""
+    return sum(values.tolist())
+
+
 def _plain(values: Any) -> list[Any]:
     listed: list[Any] = values.tolist() if isinstance(values, np.ndarray) else list(values)
     return listed
 
 
-def _json(data: Any) -> str:
-    return json.dumps(data, indent=1, ensure_ascii=False) + "\n"
+def json_text(data: Any) -> str:
+    """Return JSON; numbers it does not have (infinity, not-a-number) become words like "inf"."""
+    return json.dumps(_finite(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return str(data) if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def _has_pyarrow() -> bool:

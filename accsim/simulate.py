@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -52,7 +53,13 @@ def simulate(
         raise InputError(
             f"level must be one of {one_of(LEVELS)}; got '{level}'{near(level, LEVELS)}"
         )
-    masks = masks or Masks(seed, iid=iid)
+    for value, kind, what in ((workload, Workload, "workload"), (hardware, Systolic, "hardware")):
+        if not isinstance(value, kind):
+            raise InputError(
+                f"{what} must be what load_{what} returns; got {type(value).__name__} "
+                f"'{str(value)[:60]}'"
+            )
+    masks = masks or Masks(_whole(seed), iid=iid)
     device = device_of(hardware.kind)(hardware)
     found: Evaluation = device.evaluate(workload.layers, masks)
     if level != "closed":
@@ -60,6 +67,13 @@ def simulate(
         found = _replayed(workload, device, masks, found, level, progress)
     parts = energy_pj(found, [layer.dtype for layer in workload.layers], hardware)
     return Result(workload, hardware, level, masks.seed, found, parts, __version__)
+
+
+def _whole(seed: int) -> int:
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise InputError(f"seed must be a whole number; got {seed!r}") from None
 
 
 def _refuse_closed_form_only(hardware: Systolic, level: str) -> None:

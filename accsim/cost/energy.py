@@ -73,16 +73,22 @@ def sram_pj_per_byte(table: Energy, capacity_bytes: int) -> tuple[float, float]:
     its ends it follows the last segment, so that a larger memory never costs less.
     """
     points = sorted(table.sram, key=lambda point: point.bytes)
-    if len(points) == 1:
-        return _per_byte(points[0])
     above = next((i for i, p in enumerate(points) if p.bytes >= capacity_bytes), len(points) - 1)
+    if len(points) == 1 or points[above].bytes == capacity_bytes:
+        return _per_byte(points[above])
     low, high = points[max(above, 1) - 1], points[max(above, 1)]
     share = math.log(capacity_bytes / low.bytes) / math.log(high.bytes / low.bytes)
     read, write = (
-        math.exp(math.log(a) + share * math.log(b / a))
-        for a, b in zip(_per_byte(low), _per_byte(high), strict=True)
+        _along(a, b, share) for a, b in zip(_per_byte(low), _per_byte(high), strict=True)
     )
     return read, write
+
+
+def _along(a: float, b: float, share: float) -> float:
+    """Return the power law through a and b; a straight line where one of them is zero."""
+    if min(a, b) <= 0:
+        return max(a + share * (b - a), 0.0)
+    return math.exp(math.log(a) + share * math.log(b / a))
 
 
 def _per_byte(point: SramPoint) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""SCALE-Sim 3.0.0's own numbers, quirks included: the ``scalesim-v3`` compatibility mode.
+"""SCALE-Sim 3.0.0's own numbers, quirks included: the ``scalesim_v3`` compatibility mode.
 
 Closed forms of what SCALE-Sim (PyPI ``scalesim==3.0.0``, MIT) prints in ``COMPUTE_REPORT.csv`` and
 ``DETAILED_ACCESS_REPORT.csv`` when memory never stalls. They are not a model of hardware: each

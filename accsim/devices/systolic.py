@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from accsim.base.errors import InputError
 from accsim.devices import scalesim
 from accsim.devices.systolic_adaptive import Adaptive, MaskedFolds, best_adaptive
 from accsim.devices.systolic_compiled import evaluate_compiled
 from accsim.devices.systolic_counts import count, count_adaptive
-from accsim.devices.systolic_modes import Mode, fixed, modes, undominated
+from accsim.devices.systolic_modes import Mode, fixed, modes
 from accsim.devices.systolic_ops import Ops, make_ops
 from accsim.devices.systolic_slots import SlotSums
 from accsim.devices.systolic_tiles import spell_out
@@ -23,11 +24,34 @@ from accsim.sparsity.nm import NM
 from accsim.spec.counts import Counts, stack
 from accsim.spec.dtype import DTYPES
 from accsim.spec.hardware import Systolic
-from accsim.spec.pattern import Pattern
+from accsim.spec.pattern import Dense, Pattern
 from accsim.spec.schedule import CAUSES, TILE, Evaluation, Schedule
 from accsim.spec.workload import Layer
 
 Ints = npt.NDArray[np.int64]
+
+
+class _Row(NamedTuple):
+    """The plan of one layer: its mode and its column of each array."""
+
+    mode: Mode
+    ops: Ints
+    tiling: Ints
+    costs: Ints
+
+
+_MEMORY: dict[Any, dict[Any, _Row]] = {}
+_MOST_DEVICES, _MOST_LAYERS = 64, 100_000
+
+
+def _remembered(device: Any) -> dict[Any, _Row]:
+    """Return what is known of a device's layers; forgets all when it grows too large."""
+    if device not in _MEMORY and len(_MEMORY) >= _MOST_DEVICES:
+        _MEMORY.clear()
+    known = _MEMORY.setdefault(device, {})
+    if len(known) > _MOST_LAYERS:
+        known.clear()
+    return known
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +62,24 @@ class _Plans:
     ops: Ops
     tiling: Tilings
     costs: SlotSums
+
+    def rows(self) -> list[_Row]:
+        """Return one row a layer, to be remembered."""
+        tiling = np.array([getattr(self.tiling, f.name) for f in fields(Tilings)][1:]).T
+        columns = zip(self.modes, self.ops.table.T, tiling, np.array(self.costs).T, strict=True)
+        return [_Row(*column) for column in columns]
+
+    @classmethod
+    def of(cls, rows: list[_Row]) -> _Plans:
+        """Return the plans of remembered rows."""
+        ops = Ops(np.array([row.ops for row in rows], dtype=np.int64).T.copy())
+        names = [f.name for f in fields(Tilings)][1:]
+        columns = dict(zip(names, np.array([row.tiling for row in rows]).T, strict=True))
+        for name in ("keep_x", "x_stays", "w_stays", "panel_stays"):
+            columns[name] = columns[name].astype(np.bool_)
+        tiling = Tilings(op=np.arange(len(rows)), **columns)
+        costs = SlotSums(*np.array([row.costs for row in rows], dtype=np.int64).T)
+        return cls(tuple(row.mode for row in rows), ops, tiling, costs)
 
     def take(self, which: npt.NDArray[np.intp]) -> _Plans:
         tiling = replace(self.tiling.take(which), op=np.arange(len(which)))
@@ -121,12 +163,23 @@ class SystolicDevice:
         return self._modes[pattern]
 
     def _plans(self, layers: list[Layer]) -> _Plans:
-        """Return the fastest mode and tiling of each layer, passes the same in every fold."""
-        likely = [undominated(self._choices(x), x.gemm.k, DTYPES[x.dtype].bits) for x in layers]
-        plans = self._searched(layers, likely)
-        if (plans.costs.cycles == NEVER).any():  # a slower mode's tiles may be smaller
-            plans = self._searched(layers, [fixed(self._choices(x)) for x in layers])
-        return plans
+        """Return the fastest mode and tiling of each layer, passes the same in every fold.
+
+        Searches are remembered for the life of the process: what decides one is the device, the
+        layer's shape and its pattern.
+        """
+        device = self.device
+        known = _remembered((device.dataflow, device.clock_ghz, device.array, device.memory))
+        keys = [(layer.shape_key, layer.pattern) for layer in layers]
+        missing = {key: layer for key, layer in zip(keys, layers, strict=True) if key not in known}
+        found = {}
+        if missing:
+            fresh = list(missing.values())
+            plans = self._searched(fresh, [fixed(self._choices(x)) for x in fresh])
+            found = dict(zip(missing, plans.rows(), strict=True))
+        result = _Plans.of([found[key] if key in found else known[key] for key in keys])
+        known.update(found)
+        return result
 
     def _searched(self, layers: list[Layer], choices: list[list[Mode]]) -> _Plans:
         owner = np.repeat(np.arange(len(layers)), [len(found) for found in choices])
@@ -233,6 +286,12 @@ def _scalesim(layers: list[Layer], device: Systolic) -> Evaluation:
     array = device.array
     runs = np.array([layer.runs for layer in layers], dtype=np.int64)
     t, k, n = (np.array([getattr(x.gemm, d) for x in layers], dtype=np.int64) for d in "tkn")
+    for layer in layers:
+        if not isinstance(layer.pattern, NM | Dense):
+            raise InputError(
+                f"timing scalesim_v3 knows dense and n:m patterns; got '{layer.pattern}' "
+                f"for layer '{layer.name}'"
+            )
     levels = [(x.pattern.n, x.pattern.m) if isinstance(x.pattern, NM) else (1, 1) for x in layers]
     pn, pm = np.array(levels, dtype=np.int64).T
     call = (t, k, n, array.rows, array.cols, device.dataflow, pn, pm)

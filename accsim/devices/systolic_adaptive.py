@@ -24,7 +24,7 @@ from accsim.spec.hardware import Systolic
 from accsim.spec.schedule import Schedule
 
 Ints = npt.NDArray[np.int64]
-MAX_TILES = 20_000  # a tiling of more pieces than this is never the fastest worth spelling out
+MAX_TILES = 20_000  # tilings of more pieces are not spelled out under a mask
 
 
 class PieceCost(NamedTuple):
@@ -210,7 +210,7 @@ def best_adaptive(ops: Ops, folds: MaskedFolds, device: Systolic) -> Adaptive | 
         if bound[at] > least[0]:
             break
         one = found.take(np.array([at]))
-        if _tiles(ops, one) > MAX_TILES and best is not None:
+        if _tiles(ops, one) > MAX_TILES:
             continue
         tried = _spell_out(ops, one, folds, device)
         if tried is None:

@@ -84,14 +84,14 @@ def _time(t: Ints, k: Ints, n: Ints, compiled: Compiled, device: Systolic) -> _P
     array = device.array
     per_byte = 1 / device.dram_bytes_per_cycle
     x, w, y = (a * b * compiled.stored_bits // 8 for a, b in ((t, k), (k, n), (t, n)))
-    row_folds, k_folds, col_folds = -(-t // array.cols), -(-k // array.rows), -(-n // array.cols)
+    row_folds, k_folds, col_folds = -(-t // array.rows), -(-k // array.rows), -(-n // array.cols)
     folds = row_folds * k_folds * col_folds
     work = folds * array.rows / array.count
 
     swap = col_folds == 1
     rows = np.where(swap, col_folds, row_folds)
     cols = np.where(swap, row_folds, col_folds)
-    block = compiled.block_cycles / array.count
+    block = max(compiled.block_cycles, array.rows) / array.count
     busiest = compiled.cores * -(-rows * cols // compiled.cores)
     imbalance = k_folds * (busiest - rows * cols) * block
     array_busy = k_folds * (rows * cols + rows) * block + np.minimum(t, n)

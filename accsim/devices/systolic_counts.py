@@ -104,8 +104,10 @@ def _side(flow: object, dim: str) -> str:
 def register_bits(ops: Ops, tiles: Tilings, pe_steps: Ints, device: Systolic) -> Ints:
     """Return the bits clocked into PE registers in one run.
 
-    Each step of a used PE clocks what streams through it and its partial sum; a stationary tile of
-    r rows is shifted in by r cycles of its r rows; outputs of os shift out through the array.
+    Each step of a used PE clocks what streams through it and its partial sum. ws, is: sums pass the
+    idle rows below too; a stationary tile of r rows shifts in behind its front, r(r + 1)/2 row
+    clocks, and r more where it is then copied from the second register. os: sums shift out through
+    all rows.
     """
     array = device.array
     weight: Ints = array.multipliers * (ops.operand_bits + ops.index_bits)
@@ -117,7 +119,13 @@ def register_bits(ops: Ops, tiles: Tilings, pe_steps: Ints, device: Systolic) ->
         return moving + drains * ops.t * ops.n * array.rows * ops.sum_bits
     rows = ops.blocks(ops.k)
     whole, last = rows // array.rows, rows % array.rows
-    shifts: Ints = whole * (array.rows * array.rows) + last * last
+    copies = 2 if array.double_buffering else 0
+    shifts: Ints = (
+        whole * (array.rows * (array.rows + 1 + copies)) + last * (last + 1 + copies)
+    ) // 2
+    idle = np.where(last > 0, array.rows - last, 0)
+    streamed = ops.t * ops.n * np.maximum(ops.passes, 1)
+    moving = moving + streamed * idle * ops.sum_bits
     if device.dataflow == "ws":
         times: Ints = -(-ops.t // tiles.t) * np.maximum(ops.passes, 1)
         return moving + times * shifts * ops.n * weight

@@ -2,7 +2,7 @@
 
 A fold holds r ≤ R used rows and c ≤ C used columns (top and left) for s stream steps. Row i gets
 step τ at cycle S + τ + i; operands move one PE a cycle, so the last multiply of a fold is in cycle
-S + s + r + c − 2 (counted from 1). See ARCHITECTURE.md, "Systolic timing", for drawings.
+S + s + r + c − 2 (counted from 1). docs/systolic.md says more.
 
 stationary (ws, is): the stationary tile shifts in from the north, r cycles; results of a step pass
 all R rows. With a second register a fold may start as soon as the one before has streamed and its

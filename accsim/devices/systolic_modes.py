@@ -39,7 +39,7 @@ class Mode:
 
 @lru_cache(maxsize=4096)
 def modes(pattern: Pattern, array: Array) -> tuple[Mode, ...]:
-    """Return the modes that can run a layer with ``pattern``, the fastest first.
+    """Return the modes that can run a layer with ``pattern``, the likeliest to be fastest first.
 
     A plain PE (one lane) knows only dense. A pattern fits level n:m when no aligned block of m
     rows can hold more than n kept weights; a level with more slots than multipliers takes
@@ -64,23 +64,6 @@ def modes(pattern: Pattern, array: Array) -> tuple[Mode, ...]:
 def fixed(choices: tuple[Mode, ...]) -> list[Mode]:
     """Return the modes whose passes are the same in every fold."""
     return [mode for mode in choices if not mode.driven]
-
-
-def undominated(choices: tuple[Mode, ...], k: int, operand_bits: int) -> list[Mode]:
-    """Return the modes with fixed passes that may be the fastest for k rows, the likeliest first.
-
-    A mode is dominated by one before it that takes no more passes, no more PE rows and no more
-    stored bits.
-    """
-    kept: list[tuple[int, int, int]] = []
-    found = []
-    for mode in fixed(choices):
-        bits = mode.stored(k) * (operand_bits + mode.index_bits)
-        cost = (mode.passes, -(-k // mode.lanes), bits)
-        if not any(all(a <= b for a, b in zip(other, cost, strict=True)) for other in kept):
-            kept.append(cost)
-            found.append(mode)
-    return found
 
 
 def _level_mode(level: str, pattern: Pattern, array: Array) -> Mode | None:

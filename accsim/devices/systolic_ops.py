@@ -37,20 +37,20 @@ class Ops:
     in_cols: Ints
 
     def __init__(self, table: Ints) -> None:
-        self._table = table  # (quantities, …) in the order above, so that taking is one indexing
+        self.table = table  # (quantities, …) in the order above, so that taking is one indexing
         for name, values in zip(Ops.__annotations__, table, strict=True):
             setattr(self, name, values)
 
     def __len__(self) -> int:
-        return int(self._table.shape[1])
+        return int(self.table.shape[1])
 
     def take(self, which: npt.NDArray[np.intp]) -> Ops:
         """Return the chosen entries, in that order, repeats allowed."""
-        return Ops(self._table[:, which])
+        return Ops(self.table[:, which])
 
     def widen(self, axes: int) -> Ops:
         """Return the same entries with ``axes`` axes of length 1 behind, for broadcasting."""
-        return Ops(self._table.reshape(self._table.shape + (1,) * axes))
+        return Ops(self.table.reshape(self.table.shape + (1,) * axes))
 
     def blocks(self, k: Ints) -> Ints:
         """Return PE rows' worth of blocks in k rows."""
@@ -138,15 +138,11 @@ def _input_map(layer: Layer) -> tuple[int, ...]:
     op = layer.op
     if not isinstance(op, Conv2d):
         return (layer.gemm.k, 1, 1, 1, 1, 1, 1)
-    used = []
-    for axis in (0, 1):
-        span, step = op.dilation[axis] * (op.kernel[axis] - 1) + 1, op.stride[axis]
-        out = op.output(axis)
-        # A stride that skips inputs never loads them.
-        taken = (out - 1) * step + span if span >= step else out * span
-        used.append((span, step if span >= step else span, min(op.size[axis], taken)))
-    (reach, step, rows), (_, _, cols) = used
-    return (op.in_channels // op.groups, op.output(0), op.output(1), reach, step, rows, cols)
+    span, step = op.dilation[0] * (op.kernel[0] - 1) + 1, op.stride[0]
+    rows, cols = (max(1, used) for used in op.touched)
+    # A stride that skips inputs never loads them.
+    steps = (span, step) if span >= step else (span, span)
+    return (op.in_channels // op.groups, op.output(0), op.output(1), *steps, rows, cols)
 
 
 def fold_extents(ops: Ops, dataflow: str, t: Ints, k: Ints, n: Ints) -> tuple[Ints, Ints, Ints]:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accsim.devices.systolic_ops import Ops
-from accsim.devices.systolic_tiling import DIMS, Tilings, tile_cycles
+from accsim.devices.systolic_tiling import DIMS, Tilings, over_k, tile_cycles
 from accsim.spec.hardware import Systolic
 from accsim.spec.schedule import TILE, Schedule
 
@@ -72,10 +72,18 @@ def _x_bytes(
     """Return the bytes of X a tile needs that are not there yet."""
     if not (tiling.x_stays[0] and ops.mapped()[0]):
         return ops.x_bytes(tiles["t"], tiles["k"])
-    count = index["t"].max() + 1
-    shares = ops.x_shares(tiling.t, np.array([count]))[0]
-    which = np.where(index["t"] == 0, 0, np.where(index["t"] == count - 1, 2, 1))
-    return np.where(index["k"] == 0, shares[which], 0)
+    many = {d: int(index[d].max()) + 1 for d in ("t", "k")}
+    which = {d: _first_middle_last(index[d], many[d]) for d in ("t", "k")}
+    shares = ops.x_shares(tiling.t, np.array([many["t"]]))[0]
+    extent, tile = int(ops.t[0]), int(tiling.t[0])
+    sizes = np.array([tile, tile, extent - tile * (many["t"] - 1)])
+    first = ops.x_bytes(sizes, np.minimum(tiling.k, ops.k))
+    return over_k(shares, first, np.array(many["k"]))[which["t"], which["k"]]
+
+
+def _first_middle_last(index: Ints, count: int) -> Ints:
+    """Return 0 for the first of ``count`` positions, 2 for the last of several, 1 between."""
+    return np.where(index == 0, 0, np.where(index == count - 1, 2, 1))
 
 
 def _grid(ops: Ops, tiling: Tilings) -> tuple[npt.NDArray[np.void], dict[str, Ints]]:

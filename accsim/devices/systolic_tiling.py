@@ -332,9 +332,9 @@ def evaluate(ops: Ops, tiles: Tilings, device: Systolic, *, metadata: bool = Tru
     wide = one.widen(2)
     x = wide.x_bytes(three["t"][:, :, None], three["k"][:, None, :])
     mapped = tiles.x_stays & one.mapped()
-    if mapped.any():  # all channels of a tile arrive with its first piece of k
-        x[mapped] = 0
-        x[mapped, :, 0] = one.x_shares(tiles.t, count["t"])[mapped]
+    if mapped.any():
+        shares = one.x_shares(tiles.t, count["t"])
+        x[mapped] = over_k(shares, x[:, :, 0], count["k"][:, None])[mapped]
     w = wide.weight_bytes(three["k"][:, None, :], three["n"][:, :, None], metadata=metadata)
     y = wide.y_bytes(pair["t"][:, :, None], pair["n"][:, None, :])
     extents = (
@@ -364,6 +364,17 @@ def evaluate(ops: Ops, tiles: Tilings, device: Systolic, *, metadata: bool = Tru
         device.dram_bytes_per_cycle, device.dram_latency_cycles,
         double_buffered=device.memory.sram.double_buffered,
     )  # fmt: skip
+
+
+def over_k(shares: Ints, first: Ints, count: Ints) -> Ints:
+    """Return how shares of staying inputs arrive over the pieces of k: (…, first, middle, last).
+
+    A first piece brings what it needs anyway; the rest of the share follows evenly.
+    """
+    now = np.where(count == 1, shares, np.minimum(shares, first))
+    middle = (shares - now) // np.maximum(count - 1, 1)
+    last = np.where(count > 1, shares - now - middle * (count - 2), now)
+    return np.stack([now, middle, last], axis=-1)
 
 
 def _full_and_last(extent: Ints, tile: Ints, count: Ints) -> Ints:

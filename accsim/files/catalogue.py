@@ -29,6 +29,8 @@ def find(kind: str, name: str | Path, sub: str = "") -> Path:
     Raises:
         InputError: a name the catalogue does not have (with the near word).
     """
+    if not isinstance(name, str | Path) or not str(name).strip():
+        raise InputError(f"a name or a path must be a word; got {name!r}")
     path = Path(name)
     if isinstance(name, Path) or path.suffix.lower() in SUFFIXES or len(path.parts) != 1:
         return path

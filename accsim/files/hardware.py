@@ -85,6 +85,10 @@ def _device(tree: Node) -> Systolic:
         raise kind.error(
             f"kind must be one of {one_of(known)}; got '{kind.value}'{near(str(kind.value), known)}"
         )
+    if "sources" in tree.value:
+        raise tree.value["sources"].error(
+            "unknown key 'sources': a source stands beside its number"
+        )
     sources: dict[str, Sourced] = {}
     data = _unwrap(tree, "", sources)
     data["sources"] = sources
@@ -173,6 +177,8 @@ def _with_energy(tree: Node, path: Path) -> Node:
 
 
 def _energy_file(name: Node, path: Path) -> Node:
+    if not isinstance(name.value, str):
+        raise name.error("energy: a table is named by a word")
     beside = path.parent / str(name.value)
     try:
         file = beside if beside.is_file() else catalogue.find("hwconfigs", name.value, "energy")

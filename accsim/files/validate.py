@@ -18,7 +18,7 @@ def build(model: type[M], data: Any, place: Node, extra: str = "") -> M:
     """Return ``model`` built from plain ``data``; errors point into ``place``.
 
     Raises:
-        InputError: every broken rule, one a line, each with file, line, key, rule and value.
+        InputError: every broken rule in one line, each with file, line, key, rule and value.
     """
     try:
         return model.model_validate(data)
@@ -27,13 +27,21 @@ def build(model: type[M], data: Any, place: Node, extra: str = "") -> M:
 
 
 def _merge(errors: list[InputError]) -> InputError:
-    """Join several errors in one: the first keeps its place, the others follow a line each."""
-    first = errors[0]
-    unique = list(dict.fromkeys(str(e) for e in errors))
-    if len(unique) == 1:
+    """Join several errors in one line; the first keeps its place, the others bring theirs."""
+    unknown = " ".join(e.message for e in errors if "unknown key" in e.message)
+    told = [
+        e
+        for e in errors
+        if "missing key '" not in e.message
+        or f"did you mean {e.message.split('missing key ')[1].split(' ')[0]}?" not in unknown
+    ]
+    unique = list({str(e): e for e in told}.values())
+    first, rest = unique[0], unique[1:]
+    if not rest:
         return first
-    rest = "\n".join(unique[1:])
-    return InputError(f"{first.message}\n{rest}", file=first.file, line=first.line)
+    text = "; ".join(str(e) for e in rest[:4])
+    more = f"; and {len(rest) - 4} more" if len(rest) > 4 else ""
+    return InputError(f"{first.message}; {text}{more}", file=first.file, line=first.line)
 
 
 def _explain(model: type[BaseModel], error: Any, place: Node, extra: str) -> InputError:

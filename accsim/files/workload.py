@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -59,23 +61,25 @@ def _read(path: Path) -> Workload:
     listed = top.pop("layers", None)
     if listed is None or not isinstance(listed.value, list) or not listed.value:
         raise tree.error("layers must be a list of at least one layer")
-    layers = [layer for node in listed.value for layer in _layers(node, "", defaults)]
+    expanded = (layer for node in listed.value for layer in _layers(node, "", defaults))
+    layers = list(islice(expanded, MAX_LAYERS + 1))
     if len(layers) > MAX_LAYERS:
-        raise listed.error(f"at most {MAX_LAYERS} layers; got {len(layers)}")
+        raise listed.error(f"layers must expand to at most {MAX_LAYERS}; got more")
     data = {key: node.plain() for key, node in top.items()}
     data.setdefault("name", path.stem)
     return build(Workload, data | {"layers": tuple(layers)}, tree)
 
 
-def _layers(node: Node, prefix: str, defaults: dict[str, Any]) -> list[Layer]:
+def _layers(node: Node, prefix: str, defaults: dict[str, Any]) -> Iterator[Layer]:
     if not isinstance(node.value, dict):
-        raise node.error(f"a layer must be a mapping; got '{node.plain()}'")
+        raise node.error(f"a layer must be a mapping; got '{str(node.plain())[:80]}'")
     if "blocks" in node.value:
-        return _blocks(node, prefix, defaults)
-    return [_layer(node, prefix, defaults)]
+        yield from _blocks(node, prefix, defaults)
+    else:
+        yield _layer(node, prefix, defaults)
 
 
-def _blocks(node: Node, prefix: str, defaults: dict[str, Any]) -> list[Layer]:
+def _blocks(node: Node, prefix: str, defaults: dict[str, Any]) -> Iterator[Layer]:
     """Expand ``blocks: {count, name, start}`` with its own ``layers``."""
     unknown = set(node.value) - {"blocks", "layers"}
     head, inner = node.value["blocks"], node.value.get("layers")
@@ -95,12 +99,9 @@ def _blocks(node: Node, prefix: str, defaults: dict[str, Any]) -> list[Layer]:
             raise head.error(f"blocks.{key} must be from {least} to 10000; got {value!r}")
     if "{i}" not in name:
         raise head.error(f"blocks.name must contain {{i}}; got '{name}'")
-    return [
-        layer
-        for i in range(start, start + count)
-        for child in inner.value
-        for layer in _layers(child, f"{prefix}{name.replace('{i}', str(i))}.", defaults)
-    ]
+    for i in range(start, start + count):
+        for child in inner.value:
+            yield from _layers(child, f"{prefix}{name.replace('{i}', str(i))}.", defaults)
 
 
 def _layer(node: Node, prefix: str, defaults: dict[str, Any]) -> Layer:

@@ -8,10 +8,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from accsim.base.errors import InputError
 
-# No extent of a real network comes near the first, no layer near the second (Llama-3-70B, 2048
-# tokens: 2e12 a layer); with it every count of bits and cycles stays exact in int64.
+# No extent of a real network comes near the first, no layer near the others (Llama-3-70B, 2048
+# tokens: 2e12 multiply-accumulates and 2e8 weights a layer); with them, and the bounds on hardware
+# numbers, every count of bits and cycles stays exact in int64.
 MAX_EXTENT = 10**8
-MAX_MACS = 10**16
+MAX_MACS = 10**15
+MAX_ELEMENTS = 10**12
+MAX_REPEATS = 10**6
 
 
 class Spec(BaseModel):
@@ -31,7 +34,12 @@ Extent = Annotated[int, BeforeValidator(_no_bool), Field(ge=1, le=MAX_EXTENT)]
 Count = Annotated[int, BeforeValidator(_no_bool), Field(ge=0)]
 PositiveInt = Annotated[int, BeforeValidator(_no_bool), Field(ge=1)]
 PositiveFloat = Annotated[float, BeforeValidator(_no_bool), Field(gt=0)]
-FiniteFloat = Annotated[float, BeforeValidator(_no_bool), Field(ge=0, allow_inf_nan=False)]
+FiniteFloat = Annotated[
+    float, BeforeValidator(_no_bool), Field(ge=0, le=10**15, allow_inf_nan=False)
+]
+PositiveFinite = Annotated[
+    float, BeforeValidator(_no_bool), Field(gt=0, le=10**15, allow_inf_nan=False)
+]
 
 
 def refusal(error: ValidationError, what: str) -> InputError:

@@ -7,7 +7,14 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from accsim.spec.base import Extent, FiniteFloat, PositiveFloat, PositiveInt, Spec
+from accsim.spec.base import (
+    Extent,
+    FiniteFloat,
+    PositiveFinite,
+    PositiveFloat,
+    PositiveInt,
+    Spec,
+)
 from accsim.spec.dtype import DTypeName
 
 DataflowName = Literal["ws", "os", "is"]
@@ -52,8 +59,8 @@ class Array(Spec):
     indices can express. ``adaptive`` lets the number of passes of a fold follow the real mask.
     """
 
-    rows: Annotated[Extent, Field(le=65536, description="PE rows")]
-    cols: Annotated[Extent, Field(le=65536, description="PE columns")]
+    rows: Annotated[Extent, Field(le=16384, description="PE rows")]
+    cols: Annotated[Extent, Field(le=16384, description="PE columns")]
     count: Annotated[PositiveInt, Field(le=4096, description="arrays that share the buffers")] = 1
     multipliers: Annotated[PositiveInt, Field(le=64, description="multipliers of one PE")] = 1
     lanes: Annotated[
@@ -107,7 +114,9 @@ class Dram(Spec):
     bandwidth_gb_per_s: Annotated[
         PositiveFloat, Field(description="sustained bandwidth, reads and writes together")
     ]
-    latency_ns: Annotated[FiniteFloat, Field(description="from request to first byte")] = 0.0
+    latency_ns: Annotated[
+        FiniteFloat, Field(le=10_000, description="from request to first byte")
+    ] = 0.0
 
 
 class Memory(Spec):
@@ -122,8 +131,8 @@ class SramPoint(Spec):
 
     bytes: PositiveInt
     access_bits: PositiveInt = 64
-    read_pj: FiniteFloat
-    write_pj: FiniteFloat
+    read_pj: PositiveFinite
+    write_pj: PositiveFinite
 
 
 class MacEnergy(Spec):
@@ -150,6 +159,13 @@ class Energy(Spec):
     pe_static_uw: Annotated[FiniteFloat, Field(description="static power of a PE per multiplier")]
     sram_static_mw_per_mb: FiniteFloat
     dram_static_mw: FiniteFloat
+
+    @model_validator(mode="after")
+    def _sizes_differ(self) -> Energy:
+        sizes = [point.bytes for point in self.sram]
+        if len(set(sizes)) < len(sizes):
+            raise ValueError(f"sram must give each size once; got {sorted(sizes)}")
+        return self
 
 
 class Compiled(Spec):
@@ -185,10 +201,12 @@ class Systolic(Spec):
     kind: Literal["systolic"] = "systolic"
     dataflow: DataflowName
     timing: TimingName = "physical"
-    clock_ghz: PositiveFloat
+    clock_ghz: Annotated[PositiveFloat, Field(le=100)]
     array: Array
     memory: Memory
-    launch_us: Annotated[FiniteFloat, Field(description="fixed time of one call of a layer")] = 0.0
+    launch_us: Annotated[
+        FiniteFloat, Field(le=10**6, description="fixed time of each repeat of a layer")
+    ] = 0.0
     compiled: Compiled | None = None
     energy: Energy
     sources: dict[str, Sourced] = Field(default_factory=dict, repr=False)
@@ -199,6 +217,15 @@ class Systolic(Spec):
             raise ValueError(
                 "timing 'compiled' and a section 'compiled' go together; "
                 f"got timing '{self.timing}' {'with' if self.compiled else 'without'} one"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _memory_keeps_up(self) -> Systolic:
+        if self.dram_bytes_per_cycle < 0.01:
+            raise ValueError(
+                "memory.dram.bandwidth_gb_per_s must give at least 0.01 bytes a clock; "
+                f"got {self.dram_bytes_per_cycle:g}"
             )
         return self
 

@@ -9,6 +9,7 @@ along input channels at a fixed kernel position.
 from __future__ import annotations
 
 import fnmatch
+import operator
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -16,7 +17,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from accsim.base.errors import InputError, near
-from accsim.spec.base import MAX_EXTENT, MAX_MACS, Count, Extent, FiniteFloat, Spec, refusal
+from accsim.spec.base import (
+    MAX_ELEMENTS,
+    MAX_EXTENT,
+    MAX_MACS,
+    MAX_REPEATS,
+    Count,
+    Extent,
+    FiniteFloat,
+    Spec,
+    refusal,
+)
 from accsim.spec.dtype import DTypeName
 from accsim.spec.pattern import DENSE, Pattern, parse_pattern
 
@@ -83,6 +94,19 @@ class Conv2d(Spec):
         room = self.size[axis] + 2 * self.padding[axis] - span
         step = self.stride[axis]
         return (-(-room // step) if self.ceil_mode else room // step) + 1
+
+    @cached_property
+    def touched(self) -> tuple[int, int]:
+        """Input rows and columns that any output reads: padding and skipped inputs not counted."""
+        counts = []
+        for axis in (0, 1):
+            reads = {
+                out * self.stride[axis] + tap * self.dilation[axis] - self.padding[axis]
+                for out in range(self.output(axis))
+                for tap in range(self.kernel[axis])
+            }
+            counts.append(sum(0 <= at < self.size[axis] for at in reads))
+        return counts[0], counts[1]
 
     def lower(self, batch: int) -> tuple[Gemm, int]:
         """Return the GEMM of one group and the number of groups."""
@@ -154,8 +178,8 @@ class Layer(Spec):
 
     name: str = Field(min_length=1, max_length=200)
     op: Operator
-    repeats: Extent = 1
-    batch: Extent = 1
+    repeats: Annotated[Extent, Field(le=MAX_REPEATS)] = 1
+    batch: Annotated[Extent, Field(le=MAX_REPEATS)] = 1
     dtype: DTypeName = "int8"
     pattern: Pattern = DENSE
     prunable: bool = True
@@ -166,6 +190,13 @@ class Layer(Spec):
         if not self.has_weights and self.pattern != DENSE:
             raise ValueError(
                 f"'{self.name}' multiplies two activations and has no weights to prune"
+            )
+        gemm = self.gemm
+        largest = max(gemm.t * gemm.k, gemm.k * gemm.n, gemm.t * gemm.n)
+        if largest > MAX_ELEMENTS:
+            raise ValueError(
+                f"'{self.name}' must have operands of at most {MAX_ELEMENTS:.0e} elements; "
+                f"got {largest:.3e}"
             )
         if self.macs > MAX_MACS:
             raise ValueError(
@@ -263,6 +294,8 @@ class Workload(Spec):
 
     def select(self, *patterns: str) -> Workload:
         """Return the workload with only the layers whose name matches one of the globs."""
+        if not patterns:
+            raise InputError("select needs at least one glob of layer names")
         keep = self._matching(patterns)
         return self._with(tuple(layer for layer in self.layers if layer.name in keep))
 
@@ -284,6 +317,8 @@ class Workload(Spec):
             InputError: an unknown pattern, or a glob that matches no layer.
         """
         chosen = parse_pattern(pattern) if isinstance(pattern, str) else pattern
+        if not isinstance(chosen, Pattern):
+            raise InputError(f"pattern must be a word such as '2:4'; got {pattern!r}")
         names = self._matching(layers) - self._matching(skip)
         return self._with(
             tuple(
@@ -296,9 +331,10 @@ class Workload(Spec):
 
     def with_batch(self, batch: int) -> Workload:
         """Return the workload with every layer's batch set."""
-        if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= 10**6:
-            raise InputError(f"batch must be a whole number from 1 to 1000000; got {batch!r}")
-        return self._with(tuple(_fresh(layer, batch=batch) for layer in self.layers))
+        whole = _index(batch)
+        if whole is None or not 1 <= whole <= MAX_REPEATS:
+            raise InputError(f"batch must be a whole number from 1 to {MAX_REPEATS}; got {batch!r}")
+        return self._with(tuple(_fresh(layer, batch=whole) for layer in self.layers))
 
     def with_dtype(self, dtype: str) -> Workload:
         """Return the workload with every layer's operands in ``dtype``."""
@@ -337,14 +373,22 @@ def gemm(t: int, k: int, n: int, *, dtype: str = "int8", name: str = "gemm") -> 
     names = {"t": "tokens", "k": "in_features", "n": "out_features"}
     op: dict[str, Any] = {"kind": "linear"}
     for letter, extent in (("t", t), ("k", k), ("n", n)):
-        whole = isinstance(extent, int) and not isinstance(extent, bool)
-        if not whole or not 1 <= extent <= MAX_EXTENT:
+        whole = _index(extent)
+        if whole is None or not 1 <= whole <= MAX_EXTENT:
             raise InputError(
                 f"gemm: {letter} must be a whole number from 1 to {MAX_EXTENT}; got {extent!r}"
             )
-        op[names[letter]] = extent
+        op[names[letter]] = whole
     layer = _layer({"name": name, "op": op, "dtype": dtype})
     return Workload(name=f"{name}_{t}x{k}x{n}", layers=(layer,))
+
+
+def _index(value: Any) -> int | None:
+    """Return a whole number of any integer type, None for anything else."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return None
 
 
 def _layer(fields: dict[str, Any]) -> Layer:

@@ -189,7 +189,7 @@ def test_options_that_are_wrong(refused, words, says):
         ("resnet5", "no workload called 'resnet5', did you mean 'resnet50'?"),
         ("missing/net.yaml", "missing/net.yaml: no such file"),
         ("gemm:1000000000x1000000000x1000000000", "from 1 to 100000000; got 1000000000"),
-        ("gemm:100000000x100000000x100000000", "at most 1e+16 multiply-accumulates"),
+        ("gemm:100000000x100000000x100000000", "operands of at most 1e+12 elements"),
         ("gemm:4x4", "a GEMM is written gemm:TxKxN"),
         ("gemm:0x4x4", "t must be a whole number from 1"),
         ("resnet50:layer9", "no layer of 'resnet50' matches 'layer9'"),
@@ -313,3 +313,13 @@ def test_a_closed_form_run_needs_neither_numba_nor_pandas_nor_matplotlib():
         "sys.exit(str(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_timeline_of_a_run(ok, refused, tmp_path):
+    words = ("run", "alexnet", "--hw", "systolic_nm_32x32", "--pattern", "2:4")
+    assert "slices of 8 layers" in ok(*words, "--timeline", tmp_path / "run.json")
+    trace = json.loads((tmp_path / "run.json").read_text())
+    assert any(event.get("name") == "conv2" for event in trace["traceEvents"])
+    ok(*words, "--timeline", tmp_path / "run.pftrace", "-q")
+    assert (tmp_path / "run.pftrace").stat().st_size > 10_000
+    assert "run.txt" in refused(*words, "--timeline", tmp_path / "run.txt")

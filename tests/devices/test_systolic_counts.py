@@ -32,9 +32,12 @@ def clocked_bits(dataflow, tile, mode, array, bits, sum_bits):
     for r, c in itertools.product(parts(blocks, array.rows), parts(along, array.cols)):
         for _ in range(mode.passes):
             total += streamed * r * c * (passing + sum_bits)
+            total += streamed * (array.rows - r) * c * sum_bits  # sums pass the idle rows
         loads = mode.passes if dataflow == "ws" else 1
         for _ in range(loads):
-            for _ in range(r):  # each of r cycles clocks every used row of the chain
+            for cycle in range(r):  # the front goes down one row a cycle
+                total += (cycle + 1) * c * held
+            if array.double_buffering:  # each row copies its tile from the second register
                 total += r * c * held
     return total
 
