@@ -87,12 +87,14 @@ def _fail(message: str, code: int = 2) -> None:
               help="Write a timeline for ui.perfetto.dev: .pftrace or .json.")  # fmt: skip
 @click.option("--no-plots", is_flag=True, help="With --out: tables only.")
 @click.option("--all-layers", is_flag=True, help="Print every layer, also equal ones in a row.")
+@click.option("--why", is_flag=True, help="Say what bounds each layer and what would help.")
 @click.option("--json", "as_json", is_flag=True, help="Print totals and layers as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def run(
     workload: str, hw: str, pattern: str | None, layers: tuple[str, ...], skip: tuple[str, ...],
     batch: int | None, dtype: str | None, level: str, seed: int, overrides: tuple[str, ...],
-    out: Path | None, timeline: Path | None, no_plots: bool, all_layers: bool, as_json: bool, quiet: bool,
+    out: Path | None, timeline: Path | None, no_plots: bool, all_layers: bool, why: bool,
+    as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Simulate WORKLOAD: a name, a file, NAME:LAYER, or gemm:TxKxN.
 
@@ -131,6 +133,8 @@ def run(
         click.echo(json_text({"totals": result.totals, "layers": result.columns}), nl=False)
     elif not quiet:
         _print(result, all_layers)
+        for line in result.why() if why else ():
+            click.echo(line)
     if timeline is not None:
         _timeline(result, masks, timeline, quiet or as_json)
     if out is not None:

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,8 @@ import numpy.typing as npt
 
 from accsim.base.errors import InputError
 from accsim.base.provenance import config_hash
+from accsim.cost.ranges import Comparison, Priced, compare, energy_range_pj
+from accsim.sparsity.masks import Masks
 from accsim.spec.hardware import Systolic
 from accsim.spec.schedule import CAUSES, Evaluation
 from accsim.spec.workload import Workload
@@ -75,6 +77,7 @@ class Result:
     evaluation: Evaluation
     energy_parts_pj: dict[str, npt.NDArray[np.floating[Any]]]
     version: str
+    masks: Masks | None = field(default=None, repr=False)
 
     @property
     def cycles(self) -> int:
@@ -95,6 +98,38 @@ class Result:
     def energy_parts_j(self) -> dict[str, float]:
         """Joules by part: mac, select, register, sram, dram, static."""
         return {part: float(pj.sum()) * 1e-12 for part, pj in self.energy_parts_pj.items()}
+
+    @cached_property
+    def energy_range_pj(self) -> dict[str, tuple[Any, Any]]:
+        """(low, high) energy of each layer in pJ by part: the energy table's corners."""
+        return energy_range_pj(self.evaluation, self._priced.dtypes, self.hardware)
+
+    @property
+    def energy_low_j(self) -> float:
+        """Joules with every number of the energy table at its low."""
+        return 1e-12 * sum(float(low.sum()) for low, _ in self.energy_range_pj.values())
+
+    @property
+    def energy_high_j(self) -> float:
+        """Joules with every number of the energy table at its high."""
+        return 1e-12 * sum(float(high.sum()) for _, high in self.energy_range_pj.values())
+
+    @property
+    def _priced(self) -> Priced:
+        return Priced(self.evaluation, [x.dtype for x in self.workload.layers], self.hardware)
+
+    def compare_energy(self, other: Result) -> Comparison:
+        """Energy less that of ``other`` with its range, and whether its sign is sure.
+
+        Numbers that both designs take from the same source move together.
+        """
+        return compare(self._priced, other._priced)
+
+    def why(self) -> list[str]:
+        """One line for every kind of layer: what bounds it and what would help, in cycles."""
+        from accsim.cost.why import why
+
+        return why(self.evaluation, self.workload.layers, self.hardware, self.masks)
 
     @property
     def causes(self) -> dict[str, int]:
@@ -164,6 +199,8 @@ class Result:
             "cycles": self.cycles,
             "latency_s": self.latency_s,
             "energy_j": self.energy_j,
+            "energy_low_j": self.energy_low_j,
+            "energy_high_j": self.energy_high_j,
             "energy_parts_j": self.energy_parts_j,
             "cycles_by_cause": self.causes,
             "macs": self.workload.macs,

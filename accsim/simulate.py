@@ -66,7 +66,7 @@ def simulate(
         _refuse_closed_form_only(hardware, level)
         found = _replayed(workload, device, masks, found, level, progress)
     parts = energy_pj(found, [layer.dtype for layer in workload.layers], hardware)
-    return Result(workload, hardware, level, masks.seed, found, parts, __version__)
+    return Result(workload, hardware, level, masks.seed, found, parts, __version__, masks)
 
 
 def _whole(seed: int) -> int:

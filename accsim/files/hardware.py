@@ -39,6 +39,8 @@ def load_hardware(name: str | Path, overrides: Mapping[str, Any] | None = None) 
     Raises:
         InputError: no such name, or a file or override that breaks a rule.
     """
+    if overrides is not None and not isinstance(overrides, Mapping):
+        raise InputError(f"overrides must be a dict of dotted keys; got {overrides!r}")
     path = catalogue.find("hwconfigs", name)
     if path.suffix.lower() == ".cfg":
         return _from_scalesim(path, overrides or {})
@@ -220,7 +222,10 @@ def _unwrap(node: Node, path: str, sources: dict[str, Sourced]) -> Any:
     """Return plain data with the sourced numbers replaced by their values, recorded by path."""
     inside = node.value
     if isinstance(inside, dict):
-        if "value" in inside and set(inside) <= _QUANTITY:
+        if "value" in inside:
+            for key in inside:
+                if key not in _QUANTITY:
+                    raise node.error(f"unknown key '{key}' in '{path}'{near(key, _QUANTITY)}")
             return _quantity(node, path, sources)
         return {
             key: _unwrap(child, f"{path}.{key}" if path else key, sources)

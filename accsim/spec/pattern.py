@@ -156,6 +156,8 @@ def parse_pattern(text: str) -> Pattern:
     >>> str(parse_pattern("2:4"))
     '2:4'
     """
+    if not isinstance(text, str):
+        raise InputError(f"pattern must be a word such as '2:4'; got {text!r}")
     for family in families().values():
         pattern = family.parse(text.strip())
         if pattern is not None:

@@ -136,3 +136,21 @@ def test_plot_returns_a_figure():
         accsim.InputError, match="plot must be one of cycles, roofline; got 'rofline'"
     ):
         result.plot("rofline")
+
+
+def test_energy_range_and_comparison():
+    hardware = accsim.load_hardware("systolic_nm_32x32")
+    net = accsim.load_workload("alexnet")
+    dense, sparse = (accsim.simulate(n, hardware) for n in (net, net.prune("2:4")))
+    for result in (dense, sparse):
+        assert result.energy_low_j < result.energy_j < result.energy_high_j
+        assert result.totals["energy_low_j"] == result.energy_low_j
+    assert sparse.compare_energy(dense).ranking == "a"
+    assert sparse.compare_energy(sparse).ranking == "inside the range"
+
+
+def test_why_says_what_bounds_each_layer():
+    hardware = accsim.load_hardware("systolic_nm_32x32")
+    lines = accsim.simulate(accsim.load_workload("alexnet").prune("2:4"), hardware).why()
+    assert len(lines) == 8
+    assert any(line.startswith("fc6") and "DRAM" in line for line in lines)

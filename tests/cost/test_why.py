@@ -25,6 +25,7 @@ OVERRIDES = {
     "os": lambda d: {"dataflow": "os"},
     "is": lambda d: {"dataflow": "is"},
 }
+SMALL = {f"memory.sram.{x}.bytes": 2**15 for x in "xwy"}
 CASES = [
     ("systolic_nm_32x32", "resnet50", "2:4", {}),
     ("systolic_nm_16x16", "resnet18", "unstructured@0.9", {"memory.dram.bandwidth_gb_per_s": 1000}),
@@ -35,6 +36,7 @@ CASES = [
     ("systolic_ws_32x32", "vit-b-16", "2:4", {"launch_us": 40}),
     ("systolic_is_32x32", "resnet18", "dense", {"memory.dram.latency_ns": 5000}),
     ("tpu_cloud", "resnet50", "dense", {}),
+    ("systolic_ws_32x32", "bert-base", "dense", SMALL | {"memory.dram.bandwidth_gb_per_s": 5}),
 ]
 
 
@@ -120,6 +122,16 @@ def test_waiting_for_dram_is_said_with_bytes_and_bandwidth():
     assert found.tried[0].key == "bandwidth"
 
 
+def test_more_sram_is_quoted_where_tiles_are_reloaded():
+    small = {f"memory.sram.{x}.bytes": 2**14 for x in "xwy"}
+    net = accsim.gemm(512, 2048, 512)
+    hardware = accsim.load_hardware("systolic_ws_32x32", small)
+    result = accsim.simulate(net, hardware)
+    found = findings(result.evaluation, net.layers, hardware)[0]
+    doubled = accsim.load_hardware("systolic_ws_32x32", dict.fromkeys(small, 2**15))
+    assert f"twice the buffers → {accsim.simulate(net, doubled).cycles:,}" in found.sentence
+
+
 def test_one_row_of_activations_is_said_and_batch_helps():
     found = one("systolic_ws_32x32", 1, 512, 512, memory__dram__bandwidth_gb_per_s=1e6)
     assert found.bound == "fill_drain"
@@ -168,14 +180,20 @@ def test_equal_layers_share_a_line_and_names_cannot_break_it():
 
 
 def test_a_change_that_no_longer_fits_is_left_out():
-    """The smallest tile of another dataflow may be larger than the buffers."""
-    tiny = {f"memory__sram__{x}__bytes": 2 * 32 * 32 for x in "xw"} | {
-        "memory__sram__y__bytes": 2 * 32 * 4 * 2
-    }
-    fast = {"memory__dram__bandwidth_gb_per_s": 1e6, "memory__dram__latency_ns": 0}
-    found = one("systolic_ws_32x32", 1, 64, 64, **fast, **tiny)
-    assert found.bound == "fill_drain"
-    assert "os" not in [tried.key for tried in found.tried]
+    """A tile of os holds all rows of sums, one of ws a single row: only that fits 512 bytes."""
+    tight = {"memory.sram.y.bytes": 512, "memory.dram.bandwidth_gb_per_s": 1e6,
+             "memory.dram.latency_ns": 0}  # fmt: skip
+    layers = tuple(
+        accsim.gemm(t, 64, 64, name=f"t{t}").layers[0].model_copy(update={"prunable": False})
+        for t in (1, 4)
+    )
+    hardware = accsim.load_hardware("systolic_ws_32x32", tight)
+    workload = accsim.Workload(name="two", layers=layers)
+    found = findings(accsim.simulate(workload, hardware).evaluation, layers, hardware)
+    assert {finding.bound for finding in found} == {"fill_drain"}
+    other = accsim.load_hardware("systolic_ws_32x32", tight | {"dataflow": "os"})
+    with pytest.raises(accsim.InputError, match="must hold 2 tiles"):
+        accsim.simulate(workload, other)
 
 
 def test_rules_name_changes_that_exist():
