@@ -90,10 +90,8 @@ class Ops:
         For inputs that stay on chip: the first tile brings all it needs, the others only what is
         new, so that the shares add up to every input once.
         """
-        whole, first = self.x_bytes(self.t, self.k), self.x_bytes(tile, self.k)
-        middle = (whole - first) // np.maximum(count - 1, 1)
-        last = np.where(count > 1, whole - first - middle * (count - 2), first)
-        return np.stack([first, middle, last], axis=-1)
+        whole, last = self.x_bytes(self.t, self.k), self.t - tile * (count - 1)
+        return deal(whole, self.x_bytes(tile, self.k), self.x_bytes(last, self.k), count)
 
     def pixels(self, t: Ints) -> Ints:
         """Return the input positions under t consecutive output positions (an upper bound)."""
@@ -116,6 +114,20 @@ class Ops:
     def sum_bytes(self, t: Ints, n: Ints) -> Ints:
         """Return the bytes of a t × n piece of partial sums."""
         return t * n * self.sum_bits // 8
+
+
+def deal(whole: Ints, first: Ints, last: Ints, count: Ints) -> Ints:
+    """Deal ``whole`` bytes out to ``count`` pieces: (…, first, a middle, last); they add up to it.
+
+    The first piece brings ``first``, what it needs alone; the last at most ``last``, what it would
+    need alone (and what does not divide evenly); those between share the rest.
+    """
+    now = np.where(count == 1, whole, np.minimum(whole, first))
+    rest, between = whole - now, np.maximum(count - 2, 0)
+    end = np.where(count == 2, rest, np.minimum(rest, last))
+    middle = (rest - end) // np.maximum(between, 1)
+    end = np.where(count == 1, now, rest - middle * between)
+    return np.stack([now, middle, end], axis=-1)
 
 
 def make_ops(layers: list[Layer], chosen: list[Mode], device: Systolic) -> Ops:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from accsim.devices.systolic_ops import Ops
-from accsim.devices.systolic_tiling import DIMS, Tilings, over_k, tile_cycles
+from accsim.devices.systolic_ops import Ops, deal
+from accsim.devices.systolic_tiling import DIMS, Tilings, tile_cycles
 from accsim.spec.hardware import Systolic
 from accsim.spec.schedule import TILE, Schedule
 
@@ -77,8 +77,8 @@ def _x_bytes(
     shares = ops.x_shares(tiling.t, np.array([many["t"]]))[0]
     extent, tile = int(ops.t[0]), int(tiling.t[0])
     sizes = np.array([tile, tile, extent - tile * (many["t"] - 1)])
-    first = ops.x_bytes(sizes, np.minimum(tiling.k, ops.k))
-    return over_k(shares, first, np.array(many["k"]))[which["t"], which["k"]]
+    first, last = (ops.x_bytes(sizes, k) for k in (tiling.k, ops.k - tiling.k * (many["k"] - 1)))
+    return deal(shares, first, last, np.array(many["k"]))[which["t"], which["k"]]
 
 
 def _first_middle_last(index: Ints, count: int) -> Ints:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from accsim.base.errors import InputError
 from accsim.devices.systolic_folds import DATAFLOWS, uniform_folds
-from accsim.devices.systolic_ops import Ops, fold_extents, units
+from accsim.devices.systolic_ops import Ops, deal, fold_extents, units
 from accsim.devices.systolic_slots import LoopNest, SlotSums
 from accsim.spec.hardware import Systolic
 
@@ -334,7 +334,7 @@ def evaluate(ops: Ops, tiles: Tilings, device: Systolic, *, metadata: bool = Tru
     mapped = tiles.x_stays & one.mapped()
     if mapped.any():
         shares = one.x_shares(tiles.t, count["t"])
-        x[mapped] = over_k(shares, x[:, :, 0], count["k"][:, None])[mapped]
+        x[mapped] = deal(shares, x[:, :, 0], x[:, :, 2], count["k"][:, None])[mapped]
     w = wide.weight_bytes(three["k"][:, None, :], three["n"][:, :, None], metadata=metadata)
     y = wide.y_bytes(pair["t"][:, :, None], pair["n"][:, None, :])
     extents = (
@@ -364,17 +364,6 @@ def evaluate(ops: Ops, tiles: Tilings, device: Systolic, *, metadata: bool = Tru
         device.dram_bytes_per_cycle, device.dram_latency_cycles,
         double_buffered=device.memory.sram.double_buffered,
     )  # fmt: skip
-
-
-def over_k(shares: Ints, first: Ints, count: Ints) -> Ints:
-    """Return how shares of staying inputs arrive over the pieces of k: (…, first, middle, last).
-
-    A first piece brings what it needs anyway; the rest of the share follows evenly.
-    """
-    now = np.where(count == 1, shares, np.minimum(shares, first))
-    middle = (shares - now) // np.maximum(count - 1, 1)
-    last = np.where(count > 1, shares - now - middle * (count - 2), now)
-    return np.stack([now, middle, last], axis=-1)
 
 
 def _full_and_last(extent: Ints, tile: Ints, count: Ints) -> Ints:
