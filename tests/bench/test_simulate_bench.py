@@ -17,6 +17,20 @@ def test_resnet50_closed_form(benchmark):
     assert result.cycles > 0
 
 
+def test_resnet50_closed_form_searched_anew(benchmark):
+    """The same with nothing remembered: every tiling of every layer is searched."""
+    from accsim.devices import systolic
+
+    hardware = accsim.load_hardware("systolic_nm_32x32")
+    network = accsim.load_workload("resnet50").prune("2:4")
+
+    def forget_and_run():
+        systolic._MEMORY.clear()
+        return accsim.simulate(network, hardware)
+
+    assert benchmark(forget_and_run).cycles == accsim.simulate(network, hardware).cycles
+
+
 def test_mixtral_closed_form(benchmark):
     hardware = accsim.load_hardware("systolic_nm_32x32")
     network = accsim.load_workload("mixtral-8x7b-prefill").prune("2:4")
