@@ -203,7 +203,7 @@ class SystolicDevice:
         launch = device.launch_cycles * np.array([x.repeats for x in layers], dtype=np.int64)
         return Evaluation(
             cycles=costs.cycles + launch,
-            causes=_causes(costs, np.zeros_like(launch), costs.cycles - bare.cycles, launch),
+            causes=_causes(costs, costs.cycles - bare.cycles, launch),
             counts=count(ops, tiling, costs, kept, device),
             metadata_bits=bits,
             effective_macs=kept,
@@ -231,11 +231,12 @@ def effective_macs(layers: Sequence[Layer]) -> Ints:
     return np.array(kept, dtype=np.int64)
 
 
-def _causes(costs: SlotSums, imbalance: Ints, metadata: Ints, launch: Ints) -> dict[str, Ints]:
+def _causes(costs: SlotSums, metadata: Ints, launch: Ints) -> dict[str, Ints]:
+    """Return the cycles by cause where every fold takes the same passes: no imbalance."""
     return {
         "work": costs.work_cycles,
-        "fill_drain": costs.compute_cycles - costs.work_cycles - imbalance,
-        "imbalance": imbalance,
+        "fill_drain": costs.compute_cycles - costs.work_cycles,
+        "imbalance": np.zeros_like(launch),
         "metadata": metadata,
         "memory": costs.cycles - costs.compute_cycles - metadata,
         "launch": launch,

@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from accsim.devices.systolic_adaptive import Adaptive
-from accsim.devices.systolic_folds import DATAFLOWS
 from accsim.devices.systolic_ops import Ops
 from accsim.devices.systolic_slots import SlotSums
 from accsim.devices.systolic_tiling import DIMS, Tilings, reloads
@@ -25,20 +24,16 @@ def count(
     t tile (ws) or streams once a row or column fold of t (os, is); partial sums are written once
     a k fold (and pass) and read back for the next one, then read once more to leave.
     """
-    array, flow = device.array, DATAFLOWS[device.dataflow]
+    array = device.array
     number = {d: -(-getattr(ops, d) // getattr(tiles, d)) for d in DIMS}
-    folds = {
-        "t": -(-ops.t // {"rows": array.rows, "cols": array.cols}.get(_side(flow, "t"), 1)),
-        "n": -(-ops.n // array.cols),
-        "k": -(-ops.blocks(ops.k) // array.rows),
-    }
+    k_folds, n_folds = -(-ops.blocks(ops.k) // array.rows), -(-ops.n // array.cols)
     w_bytes = ops.weight_bytes(ops.k, ops.n)
     if device.dataflow == "ws":
-        x_times, w_times, y_times = ops.passes * folds["n"], number["t"], ops.passes * folds["k"]
+        x_times, w_times, y_times = ops.passes * n_folds, number["t"], ops.passes * k_folds
     elif device.dataflow == "is":
-        x_times, w_times, y_times = number["n"], folds["t"], ops.passes * folds["k"]
+        x_times, w_times, y_times = number["n"], -(-ops.t // array.cols), ops.passes * k_folds
     else:
-        x_times, w_times, y_times = ops.passes * folds["n"], folds["t"], number["k"]
+        x_times, w_times, y_times = ops.passes * n_folds, -(-ops.t // array.rows), number["k"]
     _, w_reloads = reloads(number, tiles)
     w_loaded = np.minimum(ops.runs * w_bytes * w_reloads, costs.load_bytes)
     sums = ops.sum_bytes(ops.t, ops.n)
@@ -95,10 +90,6 @@ def count_adaptive(found: Adaptive, ops: Ops, effective_macs: Ints, device: Syst
         dram_read_bytes=total(tiles["load_bytes"]),
         dram_write_bytes=total(tiles["store_bytes"]),
     )
-
-
-def _side(flow: object, dim: str) -> str:
-    return next((side for side in ("rows", "cols") if getattr(flow, side) == dim), "stream")
 
 
 def register_bits(ops: Ops, tiles: Tilings, pe_steps: Ints, device: Systolic) -> Ints:

@@ -208,9 +208,11 @@ def test_junk_is_an_input_error_or_a_workload(tmp_path_factory, junk: bytes) -> 
     path = tmp_path_factory.mktemp("t") / "x.csv"
     for start in (b"", GEMM_HEADER.encode() + b"\n", b"[architecture_presets]\n"):
         path.write_bytes(start + junk)
-        for reader in (read_topology, read_cfg):
+        for reader, kind in ((read_topology, Workload), (read_cfg, dict)):
+            found = None
             with suppress(InputError):
-                reader(path)
+                found = reader(path)
+            assert found is None or isinstance(found, kind)
 
 
 # --- what is refused -----------------------------------------------------------------------------
