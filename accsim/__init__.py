@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from accsim.files.hardware import load_hardware
     from accsim.files.workload import load_workload
     from accsim.result import Result
-    from accsim.simulate import simulate
+    from accsim.simulation import simulate
     from accsim.sparsity.weights import retained_magnitude, synthetic_weights
     from accsim.spec.pattern import parse_pattern as pattern
     from accsim.spec.workload import Gemm, Layer, Workload, gemm
@@ -35,7 +35,7 @@ _HOMES = {
     "load_hardware": "accsim.files.hardware",
     "load_workload": "accsim.files.workload",
     "Result": "accsim.result",
-    "simulate": "accsim.simulate",
+    "simulate": "accsim.simulation",
     "retained_magnitude": "accsim.sparsity.weights",
     "synthetic_weights": "accsim.sparsity.weights",
     "pattern": "accsim.spec.pattern",

@@ -105,7 +105,7 @@ def run(
     accsim run topology.csv --hw systolic_os_32x32 --set timing=scalesim_v3
     """
     from accsim.files.hardware import load_hardware
-    from accsim.simulate import simulate
+    from accsim.simulation import simulate
     from accsim.sparsity.masks import Masks
 
     network = _network(workload, batch, dtype, layers)
@@ -247,7 +247,7 @@ def _print(result: Any, all_layers: bool) -> None:
 
 @app.group(cls=_Group)
 def show() -> None:
-    """List what there is: hw, workloads, patterns; with a NAME, everything about it."""
+    """List what there is: hw, workloads, patterns, dram, boards, area; with a NAME, everything about it."""
 
 
 @show.command("hw")
@@ -266,9 +266,70 @@ def show_hw(name: str | None, overrides: tuple[str, ...]) -> None:
     if name is None:
         _list((known, load_hardware(known).title) for known in catalogue.names("hwconfigs"))
         return
+    from accsim.report.parameters import memory_lines, parameter_lines
+
+    hardware = load_hardware(name, _overrides(overrides))
+    for line in (*parameter_lines(hardware), "", *memory_lines(hardware)):
+        click.echo(line)
+
+
+@show.command("dram")
+@click.argument("name", required=False)
+def show_dram(name: str | None) -> None:
+    """List DRAM parts; with NAME print its timings and what it sustains.
+
+    \b
+    accsim show dram
+    accsim show dram ddr4_3200
+    """
+    from accsim.files.dram import dram_parts, load_dram
+    from accsim.report.parameters import dram_lines, parameter_lines
+
+    if name is None:
+        _list((known, load_dram(known).title) for known in dram_parts())
+        return
+    part = load_dram(name)
+    for line in (*parameter_lines(part), "", *dram_lines(part)):
+        click.echo(line)
+
+
+@show.command("boards")
+@click.argument("name", required=False)
+def show_boards(name: str | None) -> None:
+    """List GPU boards and FPGA cards with a power model; with NAME print every number.
+
+    \b
+    accsim show boards
+    accsim show boards a100_sxm4_40gb
+    """
+    from accsim.files import catalogue
+    from accsim.files.board import load_board
     from accsim.report.parameters import parameter_lines
 
-    for line in parameter_lines(load_hardware(name, _overrides(overrides))):
+    if name is None:
+        _list((known, load_board(known).title) for known in catalogue.names("hwconfigs", "boards"))
+        return
+    for line in parameter_lines(load_board(name)):
+        click.echo(line)
+
+
+@show.command("area")
+@click.argument("name")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override hardware.")
+@click.option("--dtype", default="int8", show_default=True, help="Operands the PEs are built for.")
+@click.option("--checker", default="none", show_default=True, metavar="KIND",
+              help="none, column, row, two_sided, scalar or digit_serial.")  # fmt: skip
+def show_area(name: str, overrides: tuple[str, ...], dtype: str, checker: str) -> None:
+    """Print the area of hardware NAME by part, with its range, and what a checker adds.
+
+    \b
+    accsim show area systolic_nm_32x32
+    accsim show area systolic_ws_32x32 --checker column --set array.rows=64
+    """
+    from accsim.files.hardware import load_hardware
+    from accsim.report.parameters import area_lines
+
+    for line in list(area_lines(load_hardware(name, _overrides(overrides)), dtype, checker)):
         click.echo(line)
 
 
@@ -317,6 +378,72 @@ def _list(rows: Any) -> None:
     width = max((len(name) for name, _ in listed), default=0)
     for name, text in listed:
         click.echo(f"{name:<{width}}  {text}")
+
+
+@app.command()
+@click.option("--group", "groups", multiple=True, metavar="NAME", help="Only this group of rows.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR",
+              help="Write ledger.csv and ledger.md.")  # fmt: skip
+@click.option("--summary", is_flag=True, help="Print the table of the README, in markdown.")
+@click.option("--json", "as_json", is_flag=True, help="Print rows, counts and drift as JSON.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every row, not only failures.")
+@click.option("--update", is_flag=True, help="For developers: record what is found as expected.")
+def validate(
+    groups: tuple[str, ...], out: Path | None, summary: bool, as_json: bool, verbose: bool,
+    update: bool,
+) -> None:  # fmt: skip
+    """Hold accsim against published and measured numbers, and show where it fails.
+
+    Known failures are shown and do not stop anything. Exit code 1: a row moved from what is
+    recorded in accsim/validate/expected.csv, better or worse; each is named on stderr.
+
+    \b
+    accsim validate
+    accsim validate --group energy -v
+    accsim validate --out ledger/
+    """
+    from accsim.validate import ledger, text
+
+    if out is not None:
+        if str(out).strip() in ("", "."):
+            raise InputError("--out needs the name of a folder")
+        _writable(out)
+    chosen = ledger.chosen_groups(groups)
+    with _progress("validate", len(chosen), quiet=as_json) as advance:
+        found = ledger.validate(chosen, expected=ledger.EXPECTED, progress=advance)
+    if as_json:
+        from accsim.result import json_text
+
+        _say(json_text(ledger.as_data(found)).rstrip())
+    elif summary:
+        _say(text.summary_md(found).rstrip())
+    else:
+        for line in text.ledger_lines(found, _width(), verbose=verbose):
+            _say(line)
+    if out is not None:
+        files = ledger.save(found, out)
+        if not (as_json or summary):
+            click.echo(f"wrote {', '.join(f.name for f in files)} to {out}")
+    for drift in found.drifts:
+        click.echo(f"accsim: drift: {drift.id}: {drift.what}", err=True)
+    if update:
+        ledger.record(found, chosen, ledger.EXPECTED)
+        click.echo(f"recorded {len(found.rows)} rows in {ledger.EXPECTED}", err=True)
+    elif found.drifts:
+        sys.exit(1)
+
+
+def _width() -> int:
+    """Return the columns to print: those of the terminal, 120 for a file or a pipe."""
+    from shutil import get_terminal_size
+
+    return get_terminal_size().columns if sys.stdout.isatty() else 120
+
+
+def _say(line: str) -> None:
+    """Print a line in what the stream can encode."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    click.echo(line.encode(encoding, "replace").decode(encoding))
 
 
 @app.command()

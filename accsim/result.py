@@ -19,16 +19,15 @@ from accsim.base.provenance import config_hash
 from accsim.cost.ranges import Comparison, Priced, compare, energy_range_pj
 from accsim.sparsity.masks import Masks
 from accsim.spec.hardware import Systolic
-from accsim.spec.schedule import CAUSES, Evaluation
+from accsim.spec.schedule import Evaluation
 from accsim.spec.workload import Workload
 
 if TYPE_CHECKING:
     import matplotlib.figure
     import pandas as pd
 
-STALLS = tuple(cause for cause in CAUSES if cause != "work")
-
-# Every column of the table: name → meaning. Extra columns of a device come behind.
+# Every column of the table: name → meaning. A device with memories beyond its buffers has more:
+# waiting, accesses and energy by their name, each behind those of DRAM. Others come at the end.
 COLUMNS = {
     "layer": "name of the layer",
     "op": "what it is: conv2d, linear, matmul",
@@ -40,12 +39,16 @@ COLUMNS = {
     "mode": "how the device runs it: its n:m level, dense, or adaptive",
     "dtype": "number format of operands",
     "cycles": "total cycles, all repeats: work_cycles + stall_cycles",
-    "work_cycles": "cycles the array streams operands, skew of the wavefront included",
-    "stall_cycles": "cycles of every other cause: the sum of the following five columns",
-    "fill_drain_cycles": "loading stationary operands and draining outputs, where not overlapped",
+    "work_cycles": "cycles the multiplications would take with all PEs taking part",
+    "stall_cycles": "cycles of every other cause: the sum of the columns up to launch_cycles",
+    "padding_cycles": "streaming while PEs beside ragged folds have nothing to do",
+    "fill_drain_cycles": "preload, skew of the wavefront and draining, where not overlapped",
     "imbalance_cycles": "passes the fullest PE makes the others wait for (adaptive mode)",
-    "metadata_cycles": "waiting for DRAM that would vanish if positions of non-zeros were free",
-    "memory_cycles": "waiting for DRAM otherwise",
+    "metadata_cycles": "waiting for memory that would vanish if positions of non-zeros were free",
+    "gather_cycles": "bringing scattered operands together, scattering results",
+    "generator_cycles": "making masks or compressing operands on the fly",
+    "checker_cycles": "checksums and comparisons that computing waits for",
+    "dram_cycles": "waiting for DRAM otherwise",
     "launch_cycles": "fixed overhead of starting the layer",
     "utilisation": "effective MACs / (cycles × multipliers); never above 1",
     "macs": "multiply-accumulates of the dense layer, all repeats",
@@ -96,7 +99,7 @@ class Result:
 
     @property
     def energy_parts_j(self) -> dict[str, float]:
-        """Joules by part: mac, select, register, sram, dram, static."""
+        """Joules by part: mac, select, register, sram, memories by name, dram, static."""
         return {part: float(pj.sum()) * 1e-12 for part, pj in self.energy_parts_pj.items()}
 
     @cached_property
@@ -140,7 +143,7 @@ class Result:
     def dram_bytes(self) -> int:
         """Bytes to and from DRAM."""
         counts = self.evaluation.counts
-        return _sum(counts.dram_read_bytes) + _sum(counts.dram_write_bytes)
+        return _sum(counts.of("dram_", "_bytes"))
 
     @property
     def utilisation(self) -> float:
@@ -154,6 +157,20 @@ class Result:
         seconds = self.latency_s
         return 2 * _sum(self.evaluation.effective_macs) / seconds / 1e12 if seconds else 0.0
 
+    @property
+    def meanings(self) -> dict[str, str]:
+        """Columns of this result's table → what they mean, extra columns of a device aside."""
+        meanings = {}
+        for name, meaning in COLUMNS.items():
+            meanings[name] = meaning
+            for level in self.hardware.memory.onchip if "dram" in name else ():
+                meanings[name.replace("dram", level.name)] = meaning.replace("DRAM", level.name)
+        return meanings
+
+    @property
+    def _moved(self) -> list[str]:
+        return [name for name in self.meanings if name.endswith(("_read_bytes", "_write_bytes"))]
+
     @cached_property
     def columns(self) -> dict[str, list[Any]]:
         """The table as plain lists, in the order of COLUMNS, extra columns behind."""
@@ -166,9 +183,9 @@ class Result:
             "pattern": [str(x.pattern) for x in layers], "mode": list(found.mode),
             "dtype": [x.dtype for x in layers],
             "cycles": found.cycles, "work_cycles": found.causes["work"],
-            "stall_cycles": sum(found.causes[cause] for cause in STALLS),
+            "stall_cycles": found.cycles - found.causes["work"],
         }  # fmt: skip
-        own |= {f"{cause}_cycles": found.causes[cause] for cause in STALLS}
+        own |= {f"{cause}_cycles": cycles for cause, cycles in found.causes.items()}
         room = np.maximum(found.cycles, 1) * float(peak)
         own |= {
             "utilisation": found.effective_macs / room,
@@ -176,12 +193,13 @@ class Result:
             "effective_macs": found.effective_macs,
             "metadata_bits": found.metadata_bits,
         }
-        for name in ("dram_read_bytes", "dram_write_bytes", "sram_read_bytes", "sram_write_bytes"):
-            own[name] = getattr(found.counts, name)
+        none = np.zeros_like(found.cycles)
+        for name in self._moved:
+            own[name] = none + found.counts.of(*_ends(name))
         parts = {f"energy_{part}_j": pj * 1e-12 for part, pj in self.energy_parts_pj.items()}
         own |= parts | {"energy_j": sum(parts.values())}
         own["latency_s"] = found.cycles / (self.hardware.clock_ghz * 1e9)
-        ordered = {name: _plain(own[name]) for name in COLUMNS}
+        ordered = {name: _plain(own[name]) for name in self.meanings}
         return ordered | {name: _plain(values) for name, values in found.extra.items()}
 
     @property
@@ -207,10 +225,7 @@ class Result:
             "effective_macs": _sum(self.evaluation.effective_macs),
             "effective_tops": self.effective_tops,
             "utilisation": self.utilisation,
-            "dram_read_bytes": _sum(counts.dram_read_bytes),
-            "dram_write_bytes": _sum(counts.dram_write_bytes),
-            "sram_read_bytes": _sum(counts.sram_read_bytes),
-            "sram_write_bytes": _sum(counts.sram_write_bytes),
+            **{name: _sum(counts.of(*_ends(name))) for name in self._moved},
             "metadata_bits": _sum(self.evaluation.metadata_bits),
         }
 
@@ -286,7 +301,7 @@ class Result:
         yield path
         path = folder / "layers.json"
         records = [dict(zip(columns, row, strict=True)) for row in rows]
-        path.write_text(json_text({"columns": COLUMNS, "rows": records}), encoding="utf-8")
+        path.write_text(json_text({"columns": self.meanings, "rows": records}), encoding="utf-8")
         yield path
         path = folder / "run.json"
         run = {
@@ -305,9 +320,15 @@ class Result:
             yield path
 
 
-def _sum(values: npt.NDArray[np.int64]) -> int:
+def _sum(values: npt.NDArray[np.int64] | int) -> int:
     """Add in Python integers: a network's total may pass 2**63 where no layer does."""
-    return sum(values.tolist())
+    return sum(np.atleast_1d(values).tolist())
+
+
+def _ends(name: str) -> tuple[str, str]:
+    """Return prefix and suffix of the actions a column sums: sram_…_read_bytes."""
+    level, way, unit = name.rsplit("_", 2)
+    return f"{level}_", f"{way}_{unit}"
 
 
 def _plain(values: Any) -> list[Any]:

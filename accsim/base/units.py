@@ -18,6 +18,11 @@ UNITS: dict[str, tuple[str, dict[str, float]]] = {
     "gb_per_s": ("GB/s", {"MB/s": 1e-3, "GB/s": 1, "TB/s": 1e3, "GiB/s": 2**30 / 1e9}),
     "static_mw_per_mb": ("mW/MB", {"mW/MB": 1, "uW/KB": 1}),
     "pj_per_bit": ("pJ/bit", {"fJ/bit": 1e-3, "pJ/bit": 1}),
+    "pj_per_byte": ("pJ/B", {"fJ/B": 1e-3, "pJ/B": 1}),
+    "pj_per_clock": ("pJ", _PJ),
+    "um2_per_bit": ("um2/bit", {"um2/bit": 1}),
+    "um2": ("um2", {"um2": 1, "mm2": 1e6}),
+    "mm2": ("mm2", {"um2": 1e-6, "mm2": 1}),
     "ghz": ("GHz", {"MHz": 1e-3, "GHz": 1}),
     "bytes": ("B", _BYTES),
     "bits": ("bit", {"bit": 1, "bits": 1}),
@@ -26,22 +31,23 @@ UNITS: dict[str, tuple[str, dict[str, float]]] = {
     "pj": ("pJ", _PJ),
     "uw": ("uW", {"nW": 1e-3, "uW": 1, "mW": 1e3}),
     "mw": ("mW", {"uW": 1e-3, "mW": 1, "W": 1e3}),
+    "w": ("W", {"mW": 1e-3, "W": 1}),
     "nm": ("nm", {"nm": 1}),
 }
 
 
 def unit_of(field: str) -> str:
-    """Return the unit the last part of a field name states, or an empty string.
+    """Return the unit the innermost telling part of a field's path states, or an empty string.
 
     >>> unit_of("memory.dram.bandwidth_gb_per_s"), unit_of("array.rows")
     ('GB/s', '')
+    >>> unit_of("dram_pj_per_bit.lpddr4")
+    'pJ/bit'
     """
-    last = field.rsplit(".", 1)[-1]
-    if ".dram_pj_per_bit." in f".{field}":
-        last = "dram_pj_per_bit"
-    for ending, (unit, _) in UNITS.items():
-        if last == ending or last.endswith("_" + ending):
-            return unit
+    for part in reversed(field.split(".")):
+        for ending, (unit, _) in UNITS.items():
+            if part == ending or part.endswith("_" + ending):
+                return unit
     return ""
 
 

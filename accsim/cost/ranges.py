@@ -21,9 +21,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from accsim.cost.energy import energy_pj, sram_pj_per_byte
-from accsim.spec.hardware import Energy, Sourced, SramPoint, Systolic
+from accsim.cost.energy import energy_pj
+from accsim.spec.energy import Energy, SramPoint
+from accsim.spec.hardware import Systolic
 from accsim.spec.schedule import Evaluation
+from accsim.spec.sourced import Sourced
 
 Floats = npt.NDArray[np.floating[Any]]
 Side = Literal["low", "high"]
@@ -55,8 +57,7 @@ def at_corner(device: Systolic, side: Side, only: str | None = None) -> Systolic
     """
     moved = _moved(device.energy.model_dump(), "energy", device.sources, side, only)
     table = Energy.model_validate(moved)
-    sram = device.memory.sram
-    capacities = sorted({sram.x.bytes, sram.w.bytes, sram.y.bytes})
+    capacities = sorted(set(device.memory.capacities))
     beyond = tuple(_beyond(device.energy, table, capacities))
     table = table.model_copy(update={"sram": table.sram + beyond})
     return device.model_copy(update={"energy": table})
@@ -214,7 +215,7 @@ def _beyond(table: Energy, moved: Energy, capacities: Sequence[int]) -> list[Sra
         if pairs[0][0].bytes <= capacity <= pairs[-1][0].bytes:
             continue
         point, end = pairs[0] if capacity < pairs[0][0].bytes else pairs[-1]
-        read, write = sram_pj_per_byte(table, capacity)
+        read, write = table.sram_pj_per_byte(capacity)
         points.append(
             SramPoint(
                 bytes=capacity,

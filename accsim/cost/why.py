@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from accsim.base.errors import InputError
 from accsim.devices.systolic_folds import DATAFLOWS
 from accsim.devices.systolic_modes import modes
@@ -25,8 +27,9 @@ from accsim.files.hardware import device_of
 from accsim.sparsity.masks import Masks
 from accsim.spec.base import MAX_EXTENT, MAX_MACS
 from accsim.spec.hardware import Systolic
+from accsim.spec.memory import OnChip
 from accsim.spec.pattern import parse_pattern
-from accsim.spec.schedule import CAUSES, Evaluation
+from accsim.spec.schedule import Evaluation
 from accsim.spec.workload import Layer
 
 LOSS = 0.25  # chosen: a loss of less than a quarter of the cycles does not bound a layer
@@ -34,7 +37,7 @@ BUSY = 0.9  # chosen: DRAM that transfers for so much of the cycles bounds the l
 GAIN = 0.01  # a change that saves less is not worth a mention
 WIDTH = 160
 BATCH = 8  # by how much the batch is enlarged to see what reuse would bring
-STALLS = tuple(cause for cause in CAUSES if cause != "work")
+NO_STALLS = ("work", "padding", "zeros")  # of the losses: those of working on nothing useful
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,23 @@ def _twice_the_buffers(device: Systolic) -> Systolic:
     return device
 
 
+def _levels(**changes: Callable[[OnChip], Any]) -> Callable[[Systolic], Systolic | None]:
+    """Return what changes all memories beyond the buffers; nothing where there are none."""
+
+    def change(device: Systolic) -> Systolic | None:
+        levels = tuple(
+            level.model_copy(update={name: new(level) for name, new in changes.items()})
+            for level in device.memory.onchip
+        )
+        return _set(device, "memory.onchip", levels) if levels else None
+
+    return change
+
+
+_wide_levels = _levels(bandwidth_gb_per_s=lambda _: math.inf)
+_twice_the_levels = _levels(bytes=lambda level: 2 * level.bytes)
+
+
 def _reshaped(rows: float, cols: float) -> Callable[[Systolic], Systolic | None]:
     def change(device: Systolic) -> Systolic | None:
         shape = device.array.rows * rows, device.array.cols * cols
@@ -139,6 +159,8 @@ def _density(level: str) -> float:
 
 WHAT_IFS = {
     "bandwidth": WhatIf("infinite bandwidth", _field("memory.dram.bandwidth_gb_per_s", math.inf)),
+    "levels": WhatIf("infinite bandwidth on the chip", _wide_levels),
+    "capacity": WhatIf("twice the memories beyond the buffers", _twice_the_levels),
     "latency": WhatIf("no DRAM latency", _field("memory.dram.latency_ns", 0.0)),
     "buffers": WhatIf("twice the buffers", _twice_the_buffers),
     "double_buffers": WhatIf("double-buffered SRAM", _field("memory.sram.double_buffered", True)),
@@ -155,10 +177,11 @@ WHAT_IFS = {
 }
 _FLOWS = ("ws", "os", "is")
 _SHAPES = ("wide", "tall")
-_DRAM = ("buffers", "batch", "latency", "double_buffers")
+_DRAM = ("buffers", "capacity", "batch", "latency", "double_buffers")
 
 RULES = {
-    "memory": Rule("{lost} waiting for DRAM ({moved} at {rate}, {busy} busy)", "bandwidth", _DRAM),
+    "dram": Rule("{lost} waiting for DRAM ({moved} at {rate}, {busy} busy)", "bandwidth", _DRAM),
+    "onchip": Rule("{lost} waiting for {level}", "levels", _DRAM),
     "metadata": Rule(
         "{lost} waiting for the positions of non-zeros ({index})", "bandwidth", _DRAM
     ),
@@ -170,6 +193,9 @@ RULES = {
         "{lost} waiting for the fullest PE of each fold ({pattern})", "pattern", _SHAPES
     ),
     "launch": Rule("{lost} starting {calls}", None, ("batch",)),
+    "gather": Rule("{lost} gathering and scattering operands", None, ("batch", "pattern")),
+    "generator": Rule("{lost} waiting for masks or packed operands to be made", None, ("batch",)),
+    "checker": Rule("{lost} waiting for the checker", None, ("batch",)),
     "padding": Rule(
         "compute-bound ({work} work), padded: {padding}", None, (*_FLOWS, *_SHAPES, "pattern")
     ),
@@ -180,8 +206,9 @@ RULES = {
     "work": Rule("compute-bound ({work} work, {peak} of peak)", None, ("rows", "cols", "pattern")),
 }  # fmt: skip
 _MINOR = {
-    "memory": "DRAM", "metadata": "positions of non-zeros", "fill_drain": "fill and drain",
-    "imbalance": "imbalance", "launch": "launch",
+    "dram": "DRAM", "metadata": "positions of non-zeros", "fill_drain": "fill and drain",
+    "imbalance": "imbalance", "launch": "launch", "gather": "gather and scatter",
+    "generator": "generator", "checker": "checker",
 }  # fmt: skip
 # A timing whose numbers were fitted to one device, or that has no memory, answers fewer questions.
 _ANSWERS = {
@@ -215,7 +242,7 @@ def findings(
     out = []
     for rows, fact, changes in zip(same, facts, tried, strict=True):
         names = tuple(layers[i].name for i in rows)
-        chosen = _chosen(RULES[fact.bound], changes, fact.cycles)
+        chosen = _chosen(fact.rule, changes, fact.cycles)
         sentence, quoted = _sentence(names, fact, chosen, whole)
         out.append(Finding(names, fact.cycles, fact.bound, quoted, sentence))
     out.sort(key=lambda finding: -finding.cycles * len(finding.layers))  # stable: network order
@@ -226,7 +253,7 @@ def _equal(found: Evaluation, layers: Sequence[Layer]) -> list[list[int]]:
     """Return the rows of layers of equal shape, pattern and cycles by cause."""
     rows: dict[Any, list[int]] = {}
     for i, layer in enumerate(layers):
-        causes = tuple(int(found.causes[cause][i]) for cause in CAUSES)
+        causes = tuple(int(spent[i]) for spent in found.causes.values())
         key = (layer.shape_key, layer.pattern, layer.prunable, found.mode[i], causes)
         rows.setdefault(key, []).append(i)
     return list(rows.values())
@@ -242,24 +269,32 @@ class _Facts:
     busy: float  # share of the cycles in which DRAM transfers
     words: dict[str, Any]
 
+    @property
+    def rule(self) -> Rule:
+        """How its bound is worded: waiting for any memory beyond the buffers alike."""
+        return RULES.get(self.bound, RULES["onchip"])
+
     @classmethod
     def of(cls, found: Evaluation, i: int, layer: Layer, device: Systolic) -> _Facts:
         cycles, work = int(found.cycles[i]), int(found.causes["work"][i])
-        losses: dict[str, float] = {cause: int(found.causes[cause][i]) for cause in STALLS}
+        losses: dict[str, float] = {name: int(spent[i]) for name, spent in found.causes.items()}
         fit = _Fit.of(layer, found.mode[i], device)
-        losses["padding"] = work * (1 - fit.filled)
-        losses["zeros"] = work * fit.filled * (1 - fit.kept)
+        if device.timing != "physical":  # then all that streams counts as work
+            losses["padding"] = work * (1 - fit.filled)
+            work -= int(losses["padding"])
+        losses["zeros"] = losses.pop("work") and work * (1 - fit.kept)
+        stalls = [name for name in losses if name not in NO_STALLS]
         worst = max(losses, key=lambda name: losses[name])
         bound = worst if losses[worst] >= LOSS * max(cycles, 1) else "work"
-        counts = found.counts
-        moved = int(counts.dram_read_bytes[i] + counts.dram_write_bytes[i])
+        moved = int(np.broadcast_to(found.counts.of("dram_", "_bytes"), found.cycles.shape)[i])
         busy = moved / device.dram_bytes_per_cycle / max(cycles, 1)
-        if busy >= BUSY and losses["memory"] == max(losses[stall] for stall in STALLS) > 0:
-            bound = "memory"
+        if busy >= BUSY and losses["dram"] == max(losses[stall] for stall in stalls) > 0:
+            bound = "dram"
         use = int(found.effective_macs[i]) / max(cycles * device.peak_macs_per_cycle, 1)
         words = {
             "lost": _percent(losses.get(bound, 0) / max(cycles, 1)),
-            "work": _percent(work / max(cycles, 1)),
+            "level": bound.upper(),
+            "work": _percent((work + losses["padding"]) / max(cycles, 1)),
             "peak": _percent(use),
             "moved": _bytes(moved),
             "busy": _percent(busy),
@@ -319,7 +354,7 @@ def _try_all(
     answers = _ANSWERS[device.timing]
     out: list[dict[str, Tried]] = [{} for _ in layers]
     for key, change in WHAT_IFS.items():
-        asking = [i for i, fact in enumerate(facts) if key in _named(RULES[fact.bound])]
+        asking = [i for i, fact in enumerate(facts) if key in _named(fact.rule)]
         changed = change.device(device) if key in answers else None
         if changed is None:
             continue
@@ -367,17 +402,18 @@ def _sentence(
     names: tuple[str, ...], fact: _Facts, tried: Sequence[Tried], whole: int
 ) -> tuple[str, tuple[Tried, ...]]:
     """Return the line, and the changes it had room for."""
-    stall = max(STALLS, key=lambda cause: fact.losses[cause])
-    share = fact.losses[stall] / max(fact.cycles, 1)
+    stalls = {name: lost for name, lost in fact.losses.items() if name not in NO_STALLS}
+    stall = max(stalls, key=lambda cause: stalls[cause])
+    share = stalls[stall] / max(fact.cycles, 1)
     minor = ""
-    if fact.bound not in STALLS and share >= GAIN:
-        minor = f", {_percent(share)} {_MINOR[stall]}"
-    elif fact.bound != "memory" and fact.busy >= BUSY:
+    if fact.bound not in stalls and share >= GAIN:
+        minor = f", {_percent(share)} {_MINOR.get(stall, stall.upper())}"
+    elif fact.bound != "dram" and fact.busy >= BUSY:
         minor = f", DRAM {_percent(fact.busy)} busy"
     times = f" ×{len(names)}" if len(names) > 1 else ""
     part = _percent(fact.cycles * len(names) / max(whole, 1))
     body = f"{times} ({part} of all): {fact.cycles:,} cycles, "
-    body += RULES[fact.bound].words.format(**fact.words)
+    body += fact.rule.words.format(**fact.words)
     attempts = [(minor, list(tried)), (minor, list(tried[:1])), ("", list(tried[:1]))]
     for minor, quoted in attempts:  # what helps is worth more than the smaller stall
         help_ = "; ".join(map(str, quoted)) or "nothing tried saves 1 %"

@@ -13,19 +13,21 @@ from accsim.base.errors import InputError
 from accsim.devices import scalesim
 from accsim.devices.systolic_adaptive import Adaptive, MaskedFolds, best_adaptive
 from accsim.devices.systolic_compiled import evaluate_compiled
-from accsim.devices.systolic_counts import count, count_adaptive
+from accsim.devices.systolic_counts import count
 from accsim.devices.systolic_modes import Mode, fixed, modes
 from accsim.devices.systolic_ops import Ops, make_ops
+from accsim.devices.systolic_search import NEVER, best
 from accsim.devices.systolic_slots import SlotSums
-from accsim.devices.systolic_tiles import spell_out
-from accsim.devices.systolic_tiling import NEVER, Tilings, best, evaluate, misfit
+from accsim.devices.systolic_tiles import spell_out, waits
+from accsim.devices.systolic_tiling import Tilings, evaluate, misfit
 from accsim.sparsity.masks import Masks
 from accsim.sparsity.nm import NM
 from accsim.spec.counts import Counts, stack
 from accsim.spec.dtype import DTYPES
+from accsim.spec.energy import Price
 from accsim.spec.hardware import Systolic
 from accsim.spec.pattern import Dense, Pattern
-from accsim.spec.schedule import CAUSES, TILE, Evaluation, Schedule
+from accsim.spec.schedule import COMPUTE_CAUSES, Evaluation, Schedule, all_causes
 from accsim.spec.workload import Layer
 
 Ints = npt.NDArray[np.int64]
@@ -66,7 +68,7 @@ class _Plans:
     def rows(self) -> list[_Row]:
         """Return one row a layer, to be remembered."""
         tiling = np.array([getattr(self.tiling, f.name) for f in fields(Tilings)][1:]).T
-        columns = zip(self.modes, self.ops.table.T, tiling, np.array(self.costs).T, strict=True)
+        columns = zip(self.modes, self.ops.table.T, tiling, self.costs.table.T, strict=True)
         return [_Row(*column) for column in columns]
 
     @classmethod
@@ -78,7 +80,7 @@ class _Plans:
         for name in ("keep_x", "x_stays", "w_stays", "panel_stays"):
             columns[name] = columns[name].astype(np.bool_)
         tiling = Tilings(op=np.arange(len(rows)), **columns)
-        costs = SlotSums(*np.array([row.costs for row in rows], dtype=np.int64).T)
+        costs = SlotSums(np.array([row.costs for row in rows], dtype=np.int64).T)
         return cls(tuple(row.mode for row in rows), ops, tiling, costs)
 
     def take(self, which: npt.NDArray[np.intp]) -> _Plans:
@@ -87,7 +89,7 @@ class _Plans:
             tuple(self.modes[i] for i in which),
             self.ops.take(which),
             tiling,
-            SlotSums(*(values[which] for values in self.costs)),
+            self.costs.take(which),
         )
 
 
@@ -99,6 +101,38 @@ class SystolicDevice:
     def __init__(self, device: Systolic) -> None:
         self.device = device
         self._modes: dict[Pattern, tuple[Mode, ...]] = {}
+
+    @staticmethod
+    def prices(device: Systolic, dtypes: Sequence[str]) -> dict[str, Price]:
+        """Return what each action costs in pJ (see systolic_counts), and the part it belongs to.
+
+        Raises:
+            InputError: the energy table has no entry for a format or for the DRAM protocol.
+        """
+        table, memory = device.energy, device.memory
+        dram = Price("dram", table.dram_pj_per_byte(memory.dram.protocol))
+        prices = {
+            "macs": Price("mac", table.mac_pj(dtypes)),
+            "select_bits": Price("select", table.select_pj_per_bit),
+            "register_bits": Price("register", table.register_pj_per_bit),
+        }
+        buffers = [(f"sram_{name}", "sram", getattr(memory.sram, name).bytes) for name in "xwy"]
+        levels = [(level.name, level.name, level.bytes) for level in reversed(memory.onchip)]
+        for name, part, size in (*buffers, *levels):
+            read, write = table.sram_pj_per_byte(size)
+            prices[f"{name}_read_bytes"] = Price(part, read)
+            prices[f"{name}_write_bytes"] = Price(part, write)
+        return prices | {"dram_read_bytes": dram, "dram_write_bytes": dram}
+
+    @staticmethod
+    def static_mw(device: Systolic) -> float:
+        """Return the power burnt whether or not anything moves: PEs, memories, DRAM standby."""
+        table = device.energy
+        return (
+            device.peak_macs_per_cycle * table.pe_static_uw * 1e-3
+            + device.memory.sram_bytes / 2**20 * table.sram_static_mw_per_mb
+            + table.dram_static_mw
+        )
 
     def evaluate(self, layers: Sequence[Layer], masks: Masks) -> Evaluation:
         """Return cycles, their causes and action counts of every layer, in closed form.
@@ -127,10 +161,12 @@ class SystolicDevice:
         plan = self._plans([layer])
         adaptive = self._adaptive(layer, masks)
         if adaptive is not None and adaptive.cycles < int(plan.costs.cycles[0]):
-            return self._choices(layer)[-1], adaptive.schedule
+            mode = self._choices(layer)[-1]
+            return mode, adaptive.counted(make_ops([layer], [mode], self.device), self.device)
         if plan.costs.cycles[0] == NEVER:
             raise misfit(plan.ops, self.device)
-        return plan.modes[0], spell_out(plan.ops, plan.tiling, self.device)
+        kept = int(effective_macs([layer])[0]) // layer.runs
+        return plan.modes[0], spell_out(plan.ops, plan.tiling, self.device, kept)
 
     def clock_tiles(self, layer: Layer, masks: Masks) -> tuple[Schedule, Ints]:
         """Return the schedule of a layer and the cycles of its tiles counted at register level."""
@@ -189,7 +225,7 @@ class SystolicDevice:
         plans = _Plans(tuple(found), ops, tiling, costs)
         if len(found) == len(layers):
             return plans
-        order = np.lexsort((costs.load_bytes, costs.cycles, owner))
+        order = np.lexsort((costs.load_bytes[0], costs.cycles, owner))
         return plans.take(order[np.unique(owner[order], return_index=True)[1]])
 
     def _uniform(self, layers: list[Layer], plans: _Plans) -> Evaluation:
@@ -201,14 +237,27 @@ class SystolicDevice:
         bits = ops.runs * ops.stored(ops.k) * ops.n * ops.index_bits
         bare = evaluate(ops, tiling, device, metadata=False) if bits.any() else costs
         launch = device.launch_cycles * np.array([x.repeats for x in layers], dtype=np.int64)
+        causes = {
+            "work": costs.useful_cycles,
+            "padding": costs.work_cycles - costs.useful_cycles,
+            "fill_drain": costs.compute_cycles - costs.work_cycles,
+            "metadata": costs.cycles - bare.cycles,
+            "launch": launch,
+            **dict(zip(self._channels, bare.waits, strict=True)),
+        }
+        cycles = costs.cycles + launch
         return Evaluation(
-            cycles=costs.cycles + launch,
-            causes=_causes(costs, costs.cycles - bare.cycles, launch),
+            cycles=cycles,
+            causes=all_causes(causes, self._channels, cycles),
             counts=count(ops, tiling, costs, kept, device),
             metadata_bits=bits,
             effective_macs=kept,
             mode=tuple(mode.level for mode in plans.modes),
         )
+
+    @property
+    def _channels(self) -> list[str]:
+        return [channel.name for channel in self.device.channels]
 
     def _adaptive(self, layer: Layer, masks: Masks) -> Adaptive | None:
         mode = self._choices(layer)[-1]
@@ -231,39 +280,27 @@ def effective_macs(layers: Sequence[Layer]) -> Ints:
     return np.array(kept, dtype=np.int64)
 
 
-def _causes(costs: SlotSums, metadata: Ints, launch: Ints) -> dict[str, Ints]:
-    """Return the cycles by cause where every fold takes the same passes: no imbalance."""
-    return {
-        "work": costs.work_cycles,
-        "fill_drain": costs.compute_cycles - costs.work_cycles,
-        "imbalance": np.zeros_like(launch),
-        "metadata": metadata,
-        "memory": costs.cycles - costs.compute_cycles - metadata,
-        "launch": launch,
-    }
-
-
 def _evaluation_of(found: Adaptive, layer: Layer, mode: Mode, device: Systolic) -> Evaluation:
     """Add up the spelled-out tiles of one adaptive layer."""
-    schedule, launch = found.schedule, device.launch_cycles * layer.repeats
-    total = {name: schedule.runs * int(schedule.tiles[name].sum()) for name in TILE.names or ()}
-    bare = found.cycles_without(schedule.tiles["metadata_bytes"])
-    slots = schedule.runs * sum(piece.slots for piece in found.pieces)
+    schedule = found.counted(make_ops([layer], [mode], device), device)
+    launch = device.launch_cycles * layer.repeats
     causes = {
-        "work": total["work_cycles"],
-        "fill_drain": total["compute_cycles"] - total["work_cycles"] - total["imbalance_cycles"],
-        "imbalance": total["imbalance_cycles"],
-        "metadata": found.cycles - bare,
-        "memory": bare - total["compute_cycles"],
-        "launch": launch,
+        cause: schedule.runs * int(schedule.tiles[f"{cause}_cycles"].sum())
+        for cause in COMPUTE_CAUSES
     }
-    kept = effective_macs([layer])
+    bare = waits(schedule, metadata=False)
+    causes["metadata"] += sum(waits(schedule)) - sum(bare)
+    names = [channel.name for channel in device.channels]
+    causes |= dict(zip(names, bare, strict=True)) | {"launch": launch}
+    slots = schedule.runs * int(found.spent["slots"].sum())
+    cycles = np.array([found.cycles + launch])
+    one = {cause: np.array([spent]) for cause, spent in causes.items()}
     return Evaluation(
-        cycles=np.array([found.cycles + launch]),
-        causes={cause: np.array([cycles]) for cause, cycles in causes.items()},
-        counts=count_adaptive(found, make_ops([layer], [mode], device), kept, device),
+        cycles=cycles,
+        causes=all_causes(one, names, cycles),
+        counts=schedule.actions.total(schedule.runs),
         metadata_bits=np.array([slots * mode.index_bits]),
-        effective_macs=kept,
+        effective_macs=effective_macs([layer]),
         mode=(mode.level,),
     )
 
@@ -274,7 +311,7 @@ def _merge(uniform: Evaluation, adapted: list[Evaluation | None]) -> Evaluation:
     parts = [uniform.take(np.array([next(plain)])) if a is None else a for a in adapted]
     return Evaluation(
         cycles=np.concatenate([p.cycles for p in parts]),
-        causes={c: np.concatenate([p.causes[c] for p in parts]) for c in CAUSES},
+        causes={c: np.concatenate([p.causes[c] for p in parts]) for c in uniform.causes},
         counts=stack([p.counts for p in parts]),
         metadata_bits=np.concatenate([p.metadata_bits for p in parts]),
         effective_macs=np.concatenate([p.effective_macs for p in parts]),
@@ -304,15 +341,13 @@ def _scalesim(layers: list[Layer], device: Systolic) -> Evaluation:
     x_reads = np.rint(counts.ifmap_reads).astype(np.int64)
     return Evaluation(
         cycles=cycles,
-        causes={cause: cycles if cause == "work" else none for cause in CAUSES},
-        counts=Counts(
-            macs=kept, select_bits=none, register_bits=none,
-            sram_x_read_bytes=runs * x_reads * size,
-            sram_w_read_bytes=runs * counts.filter_reads * size,
-            sram_y_read_bytes=none, sram_x_write_bytes=none, sram_w_write_bytes=none,
-            sram_y_write_bytes=runs * counts.ofmap_writes * size,
-            dram_read_bytes=none, dram_write_bytes=none,
-        ),
+        causes=all_causes({"work": cycles}, [c.name for c in device.channels], cycles),
+        counts=Counts({
+            "macs": kept,
+            "sram_x_read_bytes": runs * x_reads * size,
+            "sram_w_read_bytes": runs * counts.filter_reads * size,
+            "sram_y_write_bytes": runs * counts.ofmap_writes * size,
+        }),
         metadata_bits=none,
         effective_macs=kept,
         mode=("scalesim_v3",) * len(layers),

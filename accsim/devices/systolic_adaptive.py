@@ -15,26 +15,33 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from accsim.devices.systolic_counts import count_pieces
 from accsim.devices.systolic_folds import DATAFLOWS, fold_sequence
+from accsim.devices.systolic_levels import beyond_buffers
 from accsim.devices.systolic_ops import Ops
-from accsim.devices.systolic_tiles import with_costs
+from accsim.devices.systolic_tiles import lay_out, machine_of, waits
 from accsim.devices.systolic_tiling import DIMS, Tilings, candidates, reloads, stays
-from accsim.kernels.pipeline import pipeline_cycles
 from accsim.spec.hardware import Systolic
-from accsim.spec.schedule import Schedule
+from accsim.spec.schedule import Schedule, Tiles
 
 Ints = npt.NDArray[np.int64]
 MAX_TILES = 20_000  # tilings of more pieces are not spelled out under a mask
 
 
 class PieceCost(NamedTuple):
-    """One t × k × n piece: cycles on the array, slots it stores, and what the array does."""
+    """One t × k × n piece: cycles on the array, slots it stores, and what the array does.
+
+    ``work_cycles`` are spent streaming, if non-zeros were spread evenly; ``useful_cycles`` of them
+    would do if no PE were idle.
+    """
 
     compute_cycles: int
     work_cycles: int
+    useful_cycles: int
     imbalance_cycles: int
     slots: int
     pe_steps: int  # PEs times steps they take part in
+    held_macs: int  # of these with a non-zero
     x_values: int  # activations that enter the array
     sums: int  # partial sums written to the output buffer (and read back)
 
@@ -105,6 +112,11 @@ class MaskedFolds:
             double_buffering=array.double_buffering,
         )  # fmt: skip
 
+    def _useful(self, t: int, held: Ints) -> int:
+        """Return the cycles the piece's non-zeros would keep all multipliers busy."""
+        array = self._array
+        return -(-t * int(held.sum()) // (array.rows * array.cols * array.multipliers))
+
     def _weights(self, t: int, passes: Ints, held: Ints, rows: Ints, cols: Ints) -> PieceCost:
         """ws: passes are extra folds, columns outermost."""
         slots = self._array.multipliers
@@ -116,8 +128,9 @@ class MaskedFolds:
         total, work = self._fold_cycles(r, c, np.full(len(r), t))
         lost = t * int((passes - ideal).sum())
         stored = int((passes * capacity).sum())
+        useful = self._useful(t, held)
         return PieceCost(
-            total, work - lost, lost, stored, t * stored // slots,
+            total, work - lost, useful, lost, stored, t * stored // slots, t * int(held.sum()),
             int((passes * rows[:, None]).sum()) * t * self._array.lanes,
             int((passes * cols[None, :]).sum()) * t,
         )  # fmt: skip
@@ -133,8 +146,9 @@ class MaskedFolds:
         )
         lost = int((steps - ideal).sum()) * len(heights)
         stored = int((passes * cols[None, :]).sum()) * slots
+        useful = self._useful(t, held)
         return PieceCost(
-            total, work - lost, lost, stored, t * stored // slots,
+            total, work - lost, useful, lost, stored, t * stored // slots, t * int(held.sum()),
             int(passes.sum()) * t * self._array.lanes, int(cols.sum()) * t,
         )  # fmt: skip
 
@@ -151,8 +165,9 @@ class MaskedFolds:
         )
         lost = int((steps - ideal).sum()) * len(widths)
         stored = int((passes * rows[:, None]).sum()) * slots
+        useful = self._useful(t, held)
         return PieceCost(
-            total, work - lost, lost, stored, t * stored // slots,
+            total, work - lost, useful, lost, stored, t * stored // slots, t * int(held.sum()),
             int(r.sum()) * t * self._array.lanes, int(s.sum()) * t,
         )  # fmt: skip
 
@@ -179,22 +194,19 @@ class Adaptive(NamedTuple):
 
     tiling: Tilings
     schedule: Schedule
-    pieces: list[PieceCost]
+    spent: dict[str, Ints]  # an array a field of PieceCost, one entry a tile
+    w_bytes: Ints
+
+    def counted(self, ops: Ops, device: Systolic) -> Schedule:
+        """Return the schedule with the actions of every tile."""
+        tiles = self.schedule.tiles
+        actions = count_pieces(ops, tiles, self.spent, self.w_bytes, device)
+        return replace(self.schedule, actions=actions)
 
     @property
     def cycles(self) -> int:
         """Cycles of the pipeline, launch not counted."""
-        return self.cycles_without(np.zeros(len(self.schedule), dtype=np.int64))
-
-    def cycles_without(self, load_bytes: Ints) -> int:
-        """Return the pipeline's cycles with some of each tile's load left out."""
-        schedule = self.schedule
-        tiles = schedule.tiles
-        return pipeline_cycles(
-            tiles["compute_cycles"], tiles["load_bytes"] - load_bytes, tiles["store_bytes"],
-            bytes_per_cycle=schedule.bytes_per_cycle, latency_cycles=schedule.latency_cycles,
-            double_buffered=schedule.double_buffered, runs=schedule.runs,
-        )  # fmt: skip
+        return sum(waits(self.schedule)) + self.schedule.compute_cycles
 
 
 def best_adaptive(ops: Ops, folds: MaskedFolds, device: Systolic) -> Adaptive | None:
@@ -216,7 +228,8 @@ def best_adaptive(ops: Ops, folds: MaskedFolds, device: Systolic) -> Adaptive | 
         if tried is None:
             continue
         tiles = tried.schedule.tiles
-        cost = (float(tried.cycles), int(tiles["load_bytes"].sum() + tiles["store_bytes"].sum()))
+        moved = tiles["load_bytes"][:, 0] + tiles["store_bytes"][:, 0]
+        cost = (float(tried.cycles), int(moved.sum()))
         if cost < least:
             best, least = tried, cost
     return best
@@ -228,7 +241,8 @@ def _with_packed(ops: Ops, found: Tilings, folds: MaskedFolds, device: Systolic)
     packed = np.array([-(-folds.whole.slots * bits // 8)])
     _, w_stays = stays(ops, packed, device)
     panel = np.where(found.keep_x, found.panel_stays, w_stays[0])
-    return replace(found, w_stays=np.repeat(w_stays, len(found)), panel_stays=panel)
+    found = replace(found, w_stays=np.repeat(w_stays, len(found)), panel_stays=panel)
+    return beyond_buffers(ops, found, packed, device, w_panels=False)
 
 
 def _tiles(ops: Ops, tiling: Tilings) -> int:
@@ -244,43 +258,45 @@ def _bound(
     """Return cycles no tiling can beat: streaming and drains with the edges, or all traffic."""
     one, array = ops.take(tiles.op), device.array
     number = {d: -(-getattr(one, d) // getattr(tiles, d)) for d in DIMS}
-    x, w = reloads(number, tiles)
     packed = folds.whole.slots * (int(ops.operand_bits[0]) + int(ops.index_bits[0])) // 8
-    outputs = one.y_bytes(one.t, one.n)
-    traffic = one.x_bytes(one.t, one.k) * x + packed * w + outputs
-    edges = one.x_bytes(tiles.t, tiles.k) / device.dram_bytes_per_cycle
+    edges = one.x_bytes(tiles.t, tiles.k) / device.channels[0].bytes_per_cycle
     t = int(ops.t[0])
     streams = {"ws": t, "os": -(-t // array.rows), "is": -(-t // array.cols)}
     pairs = list(zip(tiles.k.tolist(), tiles.n.tolist(), strict=True))
     busy = {pair: folds.busy_pieces(*pair) for pair in set(pairs)}
     drains = number["t"] * np.array([busy[pair] for pair in pairs]) * array.rows
     streaming = folds.total_passes * streams[device.dataflow]
-    bound: npt.NDArray[np.float64] = np.maximum(
-        one.runs * (streaming + drains) + edges,
-        one.runs * (traffic / device.dram_bytes_per_cycle),
-    )
+    bound: npt.NDArray[np.float64] = one.runs * (streaming + drains) + edges
+    for c, channel in enumerate(device.channels):
+        x, w = reloads(number, tiles.seen_from(c))
+        traffic = one.x_bytes(one.t, one.k) * x + packed * w + one.y_bytes(one.t, one.n)
+        bound = np.maximum(bound, one.runs * (traffic / channel.bytes_per_cycle))
     return bound
 
 
 def _spell_out(ops: Ops, tiling: Tilings, folds: MaskedFolds, device: Systolic) -> Adaptive | None:
     bits, index = int(ops.operand_bits[0]), int(ops.index_bits[0])
-    pieces: list[PieceCost] = []
+    spent: dict[str, Ints] = {}
 
-    def costs(tiles: npt.NDArray[np.void]) -> Ints:
+    def costs(tiles: Tiles) -> tuple[Ints, Ints]:
         columns = [tiles[name].tolist() for name in ("t", "k0", "k", "n0", "n")]
-        pieces.extend(folds.piece(*key) for key in zip(*columns, strict=True))
-        for field in ("compute_cycles", "work_cycles", "imbalance_cycles"):
-            tiles[field] = [getattr(piece, field) for piece in pieces]
-        slots = np.array([piece.slots for piece in pieces], dtype=np.int64)
-        values = -(-slots * bits // 8)
-        tiles["metadata_bytes"] = -(-slots * (bits + index) // 8) - values
-        return values
+        pieces = [folds.piece(*key) for key in zip(*columns, strict=True)]
+        table = np.array(pieces, dtype=np.int64).T
+        spent.update(zip(PieceCost._fields, table, strict=True))
+        total, work, lost = (spent[f"{x}_cycles"] for x in ("compute", "work", "imbalance"))
+        tiles["compute_cycles"], tiles["imbalance_cycles"] = total, lost
+        tiles["work_cycles"] = spent["useful_cycles"]
+        tiles["padding_cycles"] = work - spent["useful_cycles"]
+        tiles["fill_drain_cycles"] = total - work - lost
+        values = -(-spent["slots"] * bits // 8)
+        return values, -(-spent["slots"] * (bits + index) // 8) - values
 
-    schedule = with_costs(ops, tiling, device, costs)
-    fullest = max(-(-piece.slots * (bits + index) // 8) for piece in pieces)
+    tiles, w_bytes = lay_out(ops, tiling, device, costs)
+    fullest = -(-int(spent["slots"].max()) * (bits + index) // 8)
     sram = device.memory.sram
     single = int(tiling.k[0] == ops.k[0] and tiling.n[0] == ops.n[0] and ops.runs[0] == 1)
     room = sram.w.bytes if single or not sram.double_buffered else sram.w.bytes // 2
     if fullest > room and not tiling.w_stays[0]:
         return None
-    return Adaptive(tiling, schedule, pieces)
+    schedule = Schedule(tiles, machine_of(device), int(ops.runs[0]))
+    return Adaptive(tiling, schedule, spent, w_bytes)

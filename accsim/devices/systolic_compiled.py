@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from accsim.spec.counts import Counts
 from accsim.spec.hardware import Compiled, Systolic
-from accsim.spec.schedule import Evaluation
+from accsim.spec.schedule import Evaluation, all_causes
 from accsim.spec.workload import Layer
 
 Ints = npt.NDArray[np.int64]
@@ -68,13 +68,12 @@ def evaluate_compiled(
         for name, field in (("work", "work"), ("fill_drain", "fill"), ("imbalance", "imbalance"),
                             ("launch", "launch"))
     }  # fmt: skip
-    none = np.zeros_like(cycles)
-    causes |= {"metadata": none, "memory": cycles - sum(causes.values())}
+    causes |= {"dram": cycles - sum(causes.values())}
     return Evaluation(
         cycles=cycles,
-        causes=causes,
+        causes=all_causes(causes, ["dram"], cycles),
         counts=_counts(t, k, n, runs, parts, effective_macs, device),
-        metadata_bits=none,
+        metadata_bits=np.zeros_like(cycles),
         effective_macs=effective_macs,
         mode=tuple("resident" if resident else "streamed" for resident in parts.resident),
     )
@@ -136,16 +135,16 @@ def _counts(
     steps = t * k * n
     none = np.zeros_like(steps)
     operand = compiled.multiplied_bits
-    return Counts(
-        macs=macs,
-        select_bits=none,
-        register_bits=runs * (steps * (operand + 32) + k * n * array.rows * operand),
-        sram_x_read_bytes=runs * x * col_folds,
-        sram_w_read_bytes=runs * w,
-        sram_y_read_bytes=runs * sums * k_folds,
-        sram_x_write_bytes=runs * np.minimum(x, parts.read_bytes),
-        sram_w_write_bytes=runs * (parts.read_bytes - np.minimum(x, parts.read_bytes)),
-        sram_y_write_bytes=runs * sums * k_folds,
-        dram_read_bytes=runs * parts.read_bytes,
-        dram_write_bytes=runs * parts.write_bytes,
-    )
+    return Counts({
+        "macs": macs,
+        "select_bits": none,
+        "register_bits": runs * (steps * (operand + 32) + k * n * array.rows * operand),
+        "sram_x_read_bytes": runs * x * col_folds,
+        "sram_w_read_bytes": runs * w,
+        "sram_y_read_bytes": runs * sums * k_folds,
+        "sram_x_write_bytes": runs * np.minimum(x, parts.read_bytes),
+        "sram_w_write_bytes": runs * (parts.read_bytes - np.minimum(x, parts.read_bytes)),
+        "sram_y_write_bytes": runs * sums * k_folds,
+        "dram_read_bytes": runs * parts.read_bytes,
+        "dram_write_bytes": runs * parts.write_bytes,
+    })  # fmt: skip

@@ -46,7 +46,7 @@ DATAFLOWS = {
 
 
 class FoldCycles(NamedTuple):
-    """Cycles of a tile's folds: ``total = work + fill``; work is the streaming and its skew."""
+    """Cycles of a tile's folds: ``total = work + fill``; work is the steps streamed, no skew."""
 
     total: Any
     work: Any
@@ -65,8 +65,8 @@ def uniform_folds(
     folds = row_folds * col_folds
     repeat = passes if stationary else 1
     if not double_buffering:  # every fold pays its own fill, skew and drain: R rows
-        work = repeat * (folds * (steps - 2) + col_folds * rows_used + row_folds * cols_used)
-        return FoldCycles(total=work + repeat * folds * rows, work=work)
+        skewed = repeat * (folds * (steps - 2) + col_folds * rows_used + row_folds * cols_used)
+        return FoldCycles(total=skewed + repeat * folds * rows, work=repeat * folds * steps)
 
     last_r, last_c = rows_used - rows * (row_folds - 1), cols_used - cols * (col_folds - 1)
     long, short = np.maximum(steps, rows), np.maximum(steps, last_r)
@@ -81,7 +81,7 @@ def uniform_folds(
     # a ragged last column may end before the full one that precedes it
     ahead = np.where(col_folds > 1, before + cols, 0)
     total = np.maximum(start + last_c, ahead) + steps + edge - 2
-    return FoldCycles(total=total, work=repeat * folds * steps + last_r + last_c - 2)
+    return FoldCycles(total=total, work=repeat * folds * steps)
 
 
 def fold_sequence(
@@ -92,12 +92,11 @@ def fold_sequence(
         return FoldCycles(0, 0)
     skew = r + c - 2
     if not double_buffering:
-        work = int((s + skew).sum())
-        return FoldCycles(work + rows * len(r), work)
+        return FoldCycles(int((s + skew).sum()) + rows * len(r), int(s.sum()))
     if stationary:
         starts = r[0] + np.concatenate(([0], np.cumsum(np.maximum(s[:-1], r[1:]))))
         ends = starts + s + rows + c - 2
     else:
         starts = np.concatenate(([0], np.cumsum(s[:-1] + np.maximum(0, r[:-1] - s[1:]))))
         ends = starts + s + skew + rows
-    return FoldCycles(int(ends.max()), int(s.sum() + skew[-1]))
+    return FoldCycles(int(ends.max()), int(s.sum()))

@@ -48,6 +48,12 @@ class Ops:
         """Return the chosen entries, in that order, repeats allowed."""
         return Ops(self.table[:, which])
 
+    def pieces(self, t: Ints, k: Ints, n: Ints) -> Ops:
+        """Return t × k × n pieces of the one operation there is, each run once."""
+        table = np.repeat(self.table, len(t), axis=1)
+        table[:4] = t, k, n, np.ones_like(t)
+        return Ops(table)
+
     def widen(self, axes: int) -> Ops:
         """Return the same entries with ``axes`` axes of length 1 behind, for broadcasting."""
         return Ops(self.table.reshape(self.table.shape + (1,) * axes))

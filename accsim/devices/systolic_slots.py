@@ -11,6 +11,7 @@ tiling, however many tiles it has. The slot-by-slot sum is
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,18 +19,54 @@ import numpy as np
 import numpy.typing as npt
 
 from accsim.kernels.pipeline import memory_cycles
+from accsim.spec.schedule import Channel
 
 Ints = npt.NDArray[np.int64]
 
 
-class SlotSums(NamedTuple):
-    """Totals over all tiles and runs."""
+class SlotSums:
+    """Totals over all tiles and runs, one entry a candidate: rows of one table.
 
-    cycles: Ints
-    compute_cycles: Ints
-    work_cycles: Ints
-    load_bytes: Ints
-    store_bytes: Ints
+    ``work_cycles`` are spent streaming, ``useful_cycles`` of them would do if no PE were idle;
+    ``load_bytes[c]`` and ``waits[c]`` are bytes over channel c and cycles spent waiting for it.
+    """
+
+    def __init__(self, table: Ints) -> None:
+        self.table = table
+        self.cycles, self.compute_cycles, self.work_cycles, self.useful_cycles = table[:4]
+        self.store_bytes = table[4]
+        self.load_bytes, self.waits = np.split(table[5:], 2)
+
+    def __len__(self) -> int:
+        return int(self.table.shape[1])
+
+    def take(self, which: npt.NDArray[np.intp]) -> SlotSums:
+        """Return the chosen entries, in that order, repeats allowed."""
+        return SlotSums(self.table[:, which])
+
+    @property
+    def moved_bytes(self) -> Ints:
+        """Bytes to and from the farthest memory."""
+        moved: Ints = self.load_bytes[0] + self.store_bytes
+        return moved
+
+
+class Flow(NamedTuple):
+    """What passes over one channel: bytes of the first, a middle and the last tile.
+
+    ``a_bytes`` (m, 3 outer, 3 k), ``b_bytes`` (m, 3 inner, 3 k). ``a_stays``: A passes in the first
+    inner position only; ``b_stays``: B in the first outer position only.
+    """
+
+    channel: Channel
+    a_bytes: Ints
+    b_bytes: Ints
+    a_stays: npt.NDArray[np.bool_]
+    b_stays: npt.NDArray[np.bool_]
+
+
+# (cycles of computing, bytes over each channel) → the quantity of one slot that is summed
+Quantity = Callable[[Ints, Sequence[Ints]], Ints]
 
 
 @dataclass(frozen=True)
@@ -37,73 +74,108 @@ class LoopNest:
     """Tiled loops, one entry a candidate on axis 0.
 
     ``outer``, ``inner``, ``depth``: numbers of tiles along the outer loop, the inner loop and k.
-    ``a_bytes`` (m, 3 outer, 3 k), ``b_bytes`` (m, 3 inner, 3 k): of the first, a middle and the
-    last tile. ``y_bytes`` (m, 2 outer, 2 inner), ``compute`` and ``work`` cycles (m, 2 outer,
-    2 inner, 2 k): of a full and the last tile. ``a_stays``: A is loaded in the first inner position
-    only; ``b_stays``: B in the first outer position only. ``runs`` passes over the nest.
+    ``y_bytes`` (m, 2 outer, 2 inner), ``compute``, ``work`` and ``useful`` cycles (m, 2 outer,
+    2 inner, 2 k): of a full and the last tile. ``flows``: operands, by channel. ``runs`` passes
+    over the nest.
     """
 
     outer: Ints
     inner: Ints
     depth: Ints
-    a_bytes: Ints
-    b_bytes: Ints
     y_bytes: Ints
     compute: Ints
     work: Ints
-    a_stays: npt.NDArray[np.bool_]
-    b_stays: npt.NDArray[np.bool_]
+    useful: Ints
+    flows: tuple[Flow, ...]
     runs: Ints
 
-    def sums(
-        self, bytes_per_cycle: float, latency_cycles: int, *, double_buffered: bool
-    ) -> SlotSums:
+    def sums(self, *, double_buffered: bool) -> SlotSums:
         """Return the exact totals of the pipeline (kernels.pipeline's formula)."""
-
-        def memory(nbytes: Ints) -> Ints:
-            return memory_cycles(nbytes, bytes_per_cycle, latency_cycles)
-
         many = self._multiplicity()
-        compute = _spread(self.compute)
-        ahead, behind = self._ahead(), self._behind()
-        if double_buffered:
-            cycles = self._overlapped(many, compute, ahead, behind, memory)
-        else:
-            each = memory(ahead) + compute
-            each[..., 0] += memory(behind)
-            cycles = self.runs * _total(many, each)
-        return SlotSums(
-            cycles=cycles,
-            compute_cycles=self.runs * self._over_tiles(self.compute),
-            work_cycles=self.runs * self._over_tiles(self.work),
-            load_bytes=self.runs * _total(many, ahead),
-            store_bytes=self.runs * _total(many[..., :1], behind[..., None]),
-        )
+        ahead, behind = [self._ahead(flow) for flow in self.flows], self._behind()
+        add = self._overlapped if double_buffered else self._sequential
+
+        def total(quantity: Quantity) -> Ints:
+            return add(quantity, many, ahead, behind)
+
+        busy = self.runs * self._over_tiles(self.compute)
+        cycles = total(self._slot)
+        waits = [cycles - busy]
+        if len(self.flows) > 1:
+            waits = [total(self._waiting_for(c)) for c in range(len(self.flows))]
+        return SlotSums(np.stack([
+            cycles,
+            busy,
+            self.runs * self._over_tiles(self.work),
+            self.runs * self._over_tiles(self.useful),
+            self.runs * _total(many[..., :1], behind[..., None]),
+            *(self.runs * _total(many, moved) for moved in ahead),
+            *waits,
+        ]))  # fmt: skip
+
+    def _memory(self, nbytes: Sequence[Ints]) -> list[Ints]:
+        return [
+            memory_cycles(n, flow.channel.bytes_per_cycle, flow.channel.latency_cycles)
+            for n, flow in zip(nbytes, self.flows, strict=True)
+        ]
+
+    def _slot(self, compute: Ints, nbytes: Sequence[Ints]) -> Ints:
+        """Return the cycles of a slot: until computing and the slowest channel are done."""
+        for cycles in self._memory(nbytes):
+            compute = np.maximum(compute, cycles)
+        return compute
+
+    def _waiting_for(self, channel: int) -> Quantity:
+        """Return what gives the cycles of a slot in which all wait for this channel."""
+
+        def waiting(compute: Ints, nbytes: Sequence[Ints]) -> Ints:
+            cycles = np.stack(self._memory(nbytes))
+            wait = np.maximum(cycles.max(axis=0) - compute, 0)
+            return np.where(cycles.argmax(axis=0) == channel, wait, 0)
+
+        return waiting
+
+    def _sequential(
+        self, quantity: Quantity, many: Ints, ahead: Sequence[Ints], behind: Ints
+    ) -> Ints:
+        each = quantity(np.zeros((), dtype=np.int64), ahead)
+        if quantity == self._slot:
+            each = each + _spread(self.compute)
+        stored = quantity(np.zeros((), dtype=np.int64), [behind] * len(self.flows))
+        total: Ints = self.runs * (_total(many, each) + _total(many[..., :1], stored[..., None]))
+        return total
 
     def _overlapped(
-        self, many: Ints, compute: Ints, ahead: Ints, behind: Ints, memory: object
+        self, quantity: Quantity, many: Ints, ahead: Sequence[Ints], behind: Ints
     ) -> Ints:
-        assert callable(memory)
-        traffic = ahead.copy()
-        traffic[..., 0] += behind
-        slot = np.maximum(compute, memory(traffic))
+        compute = _spread(self.compute)
+        traffic = [moved.copy() for moved in ahead]
+        for moved in traffic:
+            moved[..., 0] += behind
+        slot = quantity(compute, traffic)
         middle = _total(many, slot)
         last = tuple(np.where(count > 1, 3, 0) for count in (self.outer, self.inner, self.depth))
         item = np.arange(len(self.outer))
         c_first, c_last = compute[:, 0, 0, 0], compute[(item, *last)]
-        behind_last = np.where(self.depth == 1, behind[(item, *last[:2])], 0)
-        first_load = self.a_bytes[:, 0, 0] + self.b_bytes[:, 0, 0]
-        edges = np.stack([first_load, self.y_bytes[:, 1, 1], ahead[:, 0, 0, 0], behind_last])
-        load, store, opening, closing = memory(edges)
-        opening, closing = np.maximum(c_first, opening), np.maximum(c_last, closing)
-        longer = self.runs * middle - slot[:, 0, 0, 0] + opening - slot[(item, *last)] + closing
+        none = np.zeros_like(c_first)
+        first_load = [flow.a_bytes[:, 0, 0] + flow.b_bytes[:, 0, 0] for flow in self.flows]
+        last_store = [self.y_bytes[:, 1, 1]] * len(self.flows)
+        behind_last = [np.where(self.depth == 1, behind[(item, *last[:2])], 0)] * len(self.flows)
+        longer = (
+            self.runs * middle - slot[:, 0, 0, 0] - slot[(item, *last)]
+            + quantity(c_first, [moved[:, 0, 0, 0] for moved in ahead])
+            + quantity(c_last, behind_last)
+        )  # fmt: skip
         one_tile = np.where(
             self.runs == 1,
-            c_first,
-            np.maximum(c_first, load) + np.maximum(c_first, store) + (self.runs - 2) * middle,
+            quantity(c_first, [none] * len(self.flows)),
+            quantity(c_first, first_load)
+            + quantity(c_first, last_store)
+            + (self.runs - 2) * middle,
         )
         single = (self.outer == 1) & (self.inner == 1) & (self.depth == 1)
-        total: Ints = load + np.where(single, one_tile, longer) + store
+        edges = quantity(none, first_load) + quantity(none, last_store)
+        total: Ints = edges + np.where(single, one_tile, longer)
         return total
 
     def _over_tiles(self, pair: Ints) -> Ints:
@@ -118,11 +190,11 @@ class LoopNest:
         product: Ints = o[:, :, None, None] * i[:, None, :, None] * k[:, None, None, :]
         return product
 
-    def _ahead(self) -> Ints:
-        """Return the bytes loaded in each slot: what the next tile does not find in the buffers."""
-        a, b = self.a_bytes, self.b_bytes
-        again_a = np.repeat(~self.a_stays[:, None], 4, axis=1)  # by inner position
-        again_b = np.repeat(~self.b_stays[:, None], 4, axis=1)  # by outer position
+    def _ahead(self, flow: Flow) -> Ints:
+        """Return the bytes a channel loads in each slot: what the next tile finds no nearer."""
+        a, b = flow.a_bytes, flow.b_bytes
+        again_a = np.repeat(~flow.a_stays[:, None], 4, axis=1)  # by inner position
+        again_b = np.repeat(~flow.b_stays[:, None], 4, axis=1)  # by outer position
         restart = a[:, 0, 0] + b[:, 0, 0]
         # the outer loop advances (or the nest starts over)
         outer = _next(a[:, :, 0], self.outer) + (b[:, 0, 0] * again_b[:, 0])[:, None]

@@ -1,52 +1,37 @@
-"""What happens when: loads, computing, stores and waiting of a network, as a trace to look at.
+"""What happens when: loads, computing, stores and waiting, as a trace to look at (ui.perfetto.dev).
 
-Layers follow each other. Within one, time is cut in slots as in :mod:`accsim.kernels.pipeline`:
-launch, first load, slots of max(compute, store behind + load ahead), last store; the cycles of a
-layer are those of the closed form, cause by cause. A ``Slots`` keeps one run of the tiles and what
-is different in the very first and last slot; any stretch of slots then is a difference of sums,
-so a layer of a million tiles in a thousand pieces costs no more than its one run.
-
-Conventions where the pipeline says nothing: the channel stores before it loads; imbalance, then
-fill and drain, are drawn at the end of a tile's computing, though they are spread over it; all
-launches of a layer that repeats stand at its start. A stretch of several tiles is drawn like one
-tile whose times are their sums. Times are whole nanoseconds, each end rounded on its own, so
-slices touch exactly; the exact cycles are in the arguments.
+A network's layers follow each other. A layer of one unit is drawn from its slots in closed form
+(``slots``, any number of tiles), any other is played and drawn unit by unit (``timeline_units``);
+either way its cycles are those of ``attribution``, cause by cause. All launches of a layer that
+repeats stand at its start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from accsim.base.errors import InputError
+from accsim.engine import attribution, compiled
 from accsim.engine.perfetto import Counter, Slices, Trace, check_path, write_trace
+from accsim.engine.slots import Slots, fits
+from accsim.engine.timeline_drawing import Drawing, Samples, Scale
+from accsim.engine.timeline_slots import draw_slots
+from accsim.engine.timeline_units import draw_units
 from accsim.files.hardware import device_of
-from accsim.kernels.pipeline import memory_cycles
-from accsim.spec.hardware import Systolic
-from accsim.spec.schedule import CAUSES, Schedule
+from accsim.spec.schedule import Played, Schedule
 from accsim.spec.workload import Layer, Workload
 
 if TYPE_CHECKING:
     from accsim.sparsity.masks import Masks
 
-Ints = npt.NDArray[np.int64]
-
-THREADS = ("layers", "load (DRAM → SRAM)", "compute (array)", "store (SRAM → DRAM)", "stalls")
-LAYERS, LOAD, COMPUTE, STORE, STALLS = THREADS
+LAYERS = "layers"
 MAX_SLICES = 200_000
-_EDGE_SLICES = 7  # the layer, its launch, first load (with two causes), last store (with one)
-_LEAST_A_LAYER = _EDGE_SLICES + 8  # load, compute, store and five stalls of a single piece
-
-# Sums over the tiles of a piece, in cycles and bytes.
-_COLUMNS = (
-    "cycles", "load_cycles", "compute_cycles", "store_cycles", "load_bytes", "store_bytes", *CAUSES,
-)  # fmt: skip
-_AT = {name: i for i, name in enumerate(_COLUMNS)}
+_EDGE_SLICES = 8  # the layer, its launch, first load (and three causes), last store (and its cause)
 
 
 @dataclass(frozen=True)
@@ -60,9 +45,24 @@ class TimelineSummary:
     aggregated_layers: dict[str, int]
 
 
+class _Layer(NamedTuple):
+    """A drawn layer: what is said of it, and its cycles from ``begin`` on."""
+
+    name: str
+    begin: int
+    cycles: int
+    numbers: dict[str, int]
+    texts: dict[str, str]
+    drawing: Drawing
+
+    @property
+    def end(self) -> int:
+        return self.begin + self.cycles
+
+
 def write_timeline(
     workload: Workload,
-    hardware: Systolic,
+    hardware: Any,
     masks: Masks,
     path: str | Path,
     *,
@@ -73,7 +73,7 @@ def write_timeline(
 
     Args:
         workload: the network.
-        hardware: a device of timing ``physical``.
+        hardware: a device that spells out tiles (of timing ``physical``, if it has several).
         masks: the masks the run used, for layers whose passes follow them.
         path: ``.pftrace`` or ``.perfetto-trace`` (protobuf), or ``.json`` (Chrome's trace events).
         energy_j: of each layer, for the power counter.
@@ -81,341 +81,221 @@ def write_timeline(
 
     Raises:
         InputError: another timing, a layer the device cannot hold, a path of another ending or
-            that cannot be written, or fewer ``max_slices`` than 15 a layer.
+            that cannot be written, or fewer ``max_slices`` than the layers take at least.
     """
     path = check_path(path)
-    _check(workload, hardware, max_slices)
-    device = device_of(hardware.kind)(hardware)
-    slots = [Slots.of(device.schedule(layer, masks), layer.repeats) for layer in workload.layers]
-    room = _pieces_a_layer(slots, max_slices)
-    parts = [found.pieces(min(found.count, room)) for found in slots]
-    ends = np.cumsum([int(part.column("cycles").sum()) for part in parts])
-    trace = _trace(workload, hardware, parts, ends, energy_j)
-    size = write_trace(trace, path)
-    merged = {
-        layer.name: part.largest
-        for layer, part in zip(workload.layers, parts, strict=True)
-        if part.largest > 1
-    }
-    count = sum(len(batch) for batch in trace.slices)
-    return TimelineSummary(len(parts), count, int(ends[-1]), size, merged)
+    _check_timing(hardware)
+    layers = list(_network(workload, hardware, masks, max_slices))
+    clock = hardware.clock_ghz
+    counters = []
+    if energy_j is not None:
+        watt = [e * 1e9 * clock / max(x.cycles, 1) for e, x in zip(energy_j, layers, strict=True)]
+        samples = [
+            (layer, Samples("power, mean of the layer", "W", np.zeros(1, int), np.array([value])))
+            for layer, value in zip(layers, watt, strict=True)
+        ]
+        counters.append(_counter(samples, clock, distinct=False))
+    return _write(f"{workload.name} on {hardware.name}", layers, counters, clock, path)
 
 
-def _check(workload: Workload, hardware: Systolic, max_slices: int) -> None:
+def write_schedule_timeline(
+    schedule: Schedule,
+    played: Played,
+    path: str | Path,
+    *,
+    clock_ghz: float,
+    name: str = "schedule",
+    max_slices: int = MAX_SLICES,
+) -> TimelineSummary:
+    """Write the timeline of one played schedule, unit by unit.
+
+    Args:
+        schedule: any schedule, of any device.
+        played: what a player made of it.
+        path: ``.pftrace`` or ``.perfetto-trace`` (protobuf), or ``.json`` (Chrome's trace events).
+        clock_ghz: of the units, for the time axis.
+        name: of the process shown.
+        max_slices: beyond it, slices stand for several tiles each.
+
+    Raises:
+        InputError: a path of another ending or that cannot be written, or too few ``max_slices``.
+    """
+    path = check_path(path)
+    drawing = draw_schedule(schedule, played, clock_ghz=clock_ghz, max_slices=max_slices - 1)
+    numbers = _numbers_of(schedule, played)
+    layer = _Layer(name, 0, played.total_cycles, numbers, {}, drawing)
+    return _write(name, [layer], [], clock_ghz, path)
+
+
+def draw_schedule(
+    schedule: Schedule,
+    played: Played,
+    *,
+    clock_ghz: float,
+    begin: int = 0,
+    max_slices: int = MAX_SLICES,
+) -> Drawing:
+    """Return the slices and samples of one played schedule that starts at cycle ``begin``."""
+    return draw_units(schedule, played, Scale(clock_ghz, begin), max_slices)
+
+
+def _check_timing(hardware: Any) -> None:
     timing = getattr(hardware, "timing", "physical")
     if timing != "physical":
         raise InputError(
             f"a timeline needs timing physical, which spells out tiles; '{hardware.name}' has "
             f"timing {timing}, a closed form without them"
         )
-    least = _LEAST_A_LAYER * len(workload.layers)
-    if max_slices < least:
-        raise InputError(
-            f"max_slices must be at least {_LEAST_A_LAYER} a layer, {least} for "
-            f"'{workload.name}'; got {max_slices}"
-        )
 
 
-# --- slots and pieces -----------------------------------------------------------------------------
+# --- the layers of a network ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Slots:
-    """The slots of one layer: ``runs`` times a period, with other first and last slots.
-
-    Arrays are (columns, slots); ``opening`` and ``closing`` are the first load and the last store
-    where they have a slot of their own (double buffering).
-    """
-
-    period: Ints
-    first_extra: Ints
-    last_extra: Ints
-    opening: Ints
-    closing: Ints
-    runs: int
-    launch_cycles: int
-    overlapped: bool
-
-    @classmethod
-    def of(cls, schedule: Schedule, repeats: int = 1) -> Slots:
-        """Return the slots of a schedule; each of the layer's ``repeats`` is launched."""
-        last = len(schedule) - 1
-        every = np.arange(last + 1)
-        launch = schedule.launch_cycles * repeats
-        if not schedule.double_buffered:
-            period = _sequential(schedule)
-            same, none = np.zeros(len(_COLUMNS), dtype=np.int64), period[:, :0]
-            return cls(period, same, same, none, none, schedule.runs, launch, False)
-        period = _overlapped(schedule, every, np.roll(every, -1), np.roll(every, 1))
-        alone = last == 0 and schedule.runs == 1
-        after, before = 1 % (last + 1), (last - 1) % (last + 1)
-        edges = _overlapped(
-            schedule,
-            np.array([-1, 0, last, -1]),
-            np.array([0, -1 if alone else after, -1, -1]),
-            np.array([-1, -1, before, last]),
-        )
-        first_extra = edges[:, 1] - period[:, 0]
-        last_extra = edges[:, 2] - period[:, -1] if not alone else np.zeros_like(first_extra)
-        return cls(
-            period, first_extra, last_extra, edges[:, :1], edges[:, 3:], schedule.runs, launch, True
-        )
-
-    @property
-    def count(self) -> int:
-        """Slots of all runs: one a tile."""
-        return self.runs * int(self.period.shape[1])
-
-    def slices_a_piece(self) -> int:
-        """Return how many slices a piece of this layer can take at most."""
-        names = ("load_cycles", "compute_cycles", "store_cycles", *CAUSES[1:])
-        used = np.count_nonzero(self.period[[_AT[name] for name in names]].any(axis=1))
-        return int(used) + (not self.overlapped)  # which waits for loads and for stores
-
-    def pieces(self, count: int) -> Pieces:
-        """Return the layer cut in ``count`` pieces of whole slots, as equal as can be."""
-        bounds = self.count * np.arange(count + 1) // count
-        launch = np.zeros((len(_COLUMNS), 1), dtype=np.int64)
-        launch[[_AT["cycles"], _AT["launch"]]] = self.launch_cycles
-        inside = np.diff(self._until(bounds), axis=1)
-        sums = np.concatenate([launch, self.opening, inside, self.closing], axis=1)
-        before = 1 + self.opening.shape[1]
-        first = np.repeat([-1, self.count], [before, sums.shape[1] - before])
-        first[before : before + count] = bounds[:-1]
-        tiles = np.ones_like(first)
-        tiles[before : before + count] = np.diff(bounds)
-        return Pieces(sums, first, tiles, self)
-
-    def _until(self, bounds: Ints) -> Ints:
-        """Return the sums of all columns over the slots before each bound."""
-        tiles = self.period.shape[1]
-        sums = np.zeros((len(_COLUMNS), tiles + 1), dtype=np.int64)
-        np.cumsum(self.period, axis=1, out=sums[:, 1:])
-        whole, part = np.divmod(bounds, tiles)
-        extra = np.outer(self.first_extra, bounds > 0)
-        extra += np.outer(self.last_extra, bounds == self.count)
-        until: Ints = sums[:, -1:] * whole + sums[:, part] + extra
-        return until
+def _network(workload: Workload, hardware: Any, masks: Masks, max_slices: int) -> Iterator[_Layer]:
+    device = device_of(hardware.kind)(hardware)
+    found = [_prepared(device.schedule(x, masks), x.repeats) for x in workload.layers]
+    slots = [one for one in found if isinstance(one, Slots)]
+    share = max_slices // len(found) - 1  # of a layer that is played
+    room = _pieces_a_layer(slots, max_slices - (share + 1) * (len(found) - len(slots)), workload)
+    begin = 0
+    for layer, one in zip(workload.layers, found, strict=True):
+        scale = Scale(hardware.clock_ghz, begin)
+        drawn = _slot_layer(one, room, scale) if isinstance(one, Slots) else _played_layer(
+            one, share, scale
+        )  # fmt: skip
+        cycles, numbers, drawing = drawn
+        numbers |= {d: getattr(layer.gemm, d) for d in "tkn"} | {"runs": layer.runs}
+        yield _Layer(layer.name, begin, cycles, numbers, _texts(layer), drawing)
+        begin += cycles
 
 
-class Pieces(NamedTuple):
-    """Consecutive pieces of a layer: sums of each column, first slot, and number of slots."""
-
-    sums: Ints
-    first: Ints
-    tiles: Ints
-    slots: Slots
-
-    def column(self, name: str) -> Ints:
-        """Return one column, an entry a piece."""
-        values: Ints = self.sums[_AT[name]]
-        return values
-
-    @property
-    def largest(self) -> int:
-        """Tiles the largest piece stands for."""
-        return int(self.tiles.max())
+def _prepared(schedule: Schedule, repeats: int) -> Slots | Schedule:
+    """Return slots where there are any; else the schedule, launched as often as it repeats."""
+    if fits(schedule):
+        return Slots.of(schedule, repeats)
+    launch = schedule.machine.launch_cycles * repeats
+    return replace(schedule, machine=replace(schedule.machine, launch_cycles=launch))
 
 
-def _overlapped(schedule: Schedule, at: Ints, ahead: Ints, behind: Ints) -> Ints:
-    """Return the columns of slots that compute tile ``at``, load ``ahead``, store ``behind``.
-
-    An index of −1 means none.
-    """
-    load, metadata = _of(schedule, "load_bytes", ahead), _of(schedule, "metadata_bytes", ahead)
-    store, compute = _of(schedule, "store_bytes", behind), _of(schedule, "compute_cycles", at)
-    busy, bare = _memory(schedule, store + load), _memory(schedule, store + load - metadata)
-    storing = np.minimum(_memory(schedule, store), np.maximum(busy - (load > 0), 0))
-    slot, unindexed = np.maximum(compute, busy), np.maximum(compute, bare)
-    work, imbalance = _of(schedule, "work_cycles", at), _of(schedule, "imbalance_cycles", at)
-    return np.stack([
-        slot, busy - storing, compute, storing, load, store,
-        work, compute - work - imbalance, imbalance, slot - unindexed, unindexed - compute,
-        np.zeros_like(slot),
-    ])  # fmt: skip
+def _texts(layer: Layer) -> dict[str, str]:
+    return {"op": layer.op.kind, "pattern": str(layer.pattern), "dtype": layer.dtype}
 
 
-def _sequential(schedule: Schedule) -> Ints:
-    """Return the columns of slots that load, compute and store one tile each."""
-    tiles = schedule.tiles
-    compute, work, imbalance = (tiles[x + "_cycles"] for x in ("compute", "work", "imbalance"))
-    load, store = tiles["load_bytes"], tiles["store_bytes"]
-    loading, storing = _memory(schedule, load), _memory(schedule, store)
-    bare = _memory(schedule, load - tiles["metadata_bytes"])
-    return np.stack([
-        loading + compute + storing, loading, compute, storing, load, store,
-        work, compute - work - imbalance, imbalance, loading - bare, bare + storing,
-        np.zeros_like(load),
-    ])  # fmt: skip
+def _slot_layer(slots: Slots, room: int, scale: Scale) -> tuple[int, dict[str, int], Drawing]:
+    part = slots.pieces(room)
+    cycles = int(part.column("cycles").sum())
+    spent = {cause: int(part.cause(cause).sum()) for cause in slots.machine.causes}
+    moved = {
+        f"{channel.name}_{kind}": int(part.column(f"{kind}:{channel.name}").sum())
+        for channel in slots.machine.channels
+        for kind in ("load_bytes", "store_bytes")
+    }
+    return cycles, _numbers(slots.count, cycles, spent, moved), draw_slots(part, scale)
 
 
-def _of(schedule: Schedule, name: str, which: Ints) -> Ints:
-    values: Ints = np.where(which >= 0, schedule.tiles[name][which], 0)
-    return values
+def _played_layer(
+    schedule: Schedule, room: int, scale: Scale
+) -> tuple[int, dict[str, int], Drawing]:
+    played = compiled.play(schedule)
+    drawing = draw_units(schedule, played, scale, room)
+    return played.total_cycles, _numbers_of(schedule, played), drawing
 
 
-def _memory(schedule: Schedule, nbytes: Ints) -> Ints:
-    return memory_cycles(nbytes, schedule.bytes_per_cycle, schedule.latency_cycles)
+def _numbers_of(schedule: Schedule, played: Played) -> dict[str, int]:
+    moved = {
+        f"{channel.name}_{kind}": schedule.runs * int(schedule.tiles[kind][:, level].sum())
+        for level, channel in enumerate(schedule.machine.channels)
+        for kind in ("load_bytes", "store_bytes")
+    }
+    spent = attribution.causes(schedule, played)
+    return _numbers(len(played.unit), played.total_cycles, spent, moved)
 
 
-def _pieces_a_layer(slots: list[Slots], max_slices: int) -> int:
+def _numbers(
+    tiles: int, cycles: int, causes: dict[str, int], moved: dict[str, int]
+) -> dict[str, int]:
+    spent = {f"{cause}_cycles": each for cause, each in causes.items()}
+    return {"tiles": tiles, "cycles": cycles} | spent | moved
+
+
+def _pieces_a_layer(slots: list[Slots], max_slices: int, workload: Workload) -> int:
     """Return the most pieces any layer may have so that all slices together are in bounds."""
+    if not slots:
+        return 0
     count = np.array([x.count for x in slots], dtype=np.int64)
     each = np.array([x.slices_a_piece() for x in slots], dtype=np.int64)
     free = max_slices - _EDGE_SLICES * len(slots)
-    low, high = 1, int(count.max())
+    if free < each.sum():
+        raise InputError(
+            f"max_slices must be at least {_EDGE_SLICES * len(slots) + int(each.sum())} for "
+            f"{len(slots)} layers of '{workload.name}'; got {max_slices}"
+        )
+    low, high = 1, max(int(count.max()), 1)
     while low < high:
         middle = (low + high + 1) // 2
-        fits = bool((each * np.minimum(count, middle)).sum() <= free)
-        low, high = (middle, high) if fits else (low, middle - 1)
+        is_in = bool((each * np.minimum(count, middle)).sum() <= free)
+        low, high = (middle, high) if is_in else (low, middle - 1)
     return low
 
 
-# --- drawing --------------------------------------------------------------------------------------
+# --- the trace ------------------------------------------------------------------------------------
 
 
-def _trace(
-    workload: Workload,
-    hardware: Systolic,
-    parts: list[Pieces],
-    ends: Ints,
-    energy_j: Sequence[float] | None,
-) -> Trace:
-    clock = hardware.clock_ghz
-    begins = np.concatenate([[0], ends[:-1]])
-    slices = [_layer_slices(workload.layers, parts, begins, ends, clock)]
-    for part, begin in zip(parts, begins.tolist(), strict=True):
-        slices += [drawn for drawn in draw(part, begin, clock) if len(drawn)]
-    counters = _slot_counters(parts, int(ends[-1]), clock)
-    if energy_j is not None:
-        watt = np.asarray(energy_j) * 1e9 * clock / np.maximum(ends - begins, 1)
-        starts = np.append(_ns(begins, clock), _ns(ends[-1:], clock))
-        counters.append(Counter("power, mean of the layer", "W", starts, np.append(watt, 0.0)))
-    return Trace(f"{workload.name} on {hardware.name}", THREADS, slices, counters)
+def _write(
+    process: str, layers: list[_Layer], counters: list[Counter], clock_ghz: float, path: Path
+) -> TimelineSummary:
+    """Write layers that follow each other; ``counters`` come behind those of the layers."""
+    threads = dict.fromkeys([LAYERS, *(x for one in layers for x in one.drawing.threads)])
+    slices = [_layer_slices(layers, clock_ghz)]
+    slices += [batch for layer in layers for batch in layer.drawing.slices]
+    trace = Trace(process, tuple(threads), slices, _counters(layers, clock_ghz) + counters)
+    size = write_trace(trace, path)
+    count = sum(len(batch) for batch in slices)
+    merged = {
+        x.name: x.drawing.tiles_a_slice for x in layers if x.drawing.tiles_a_slice > 1
+    }  # fmt: skip
+    return TimelineSummary(len(layers), count, layers[-1].end, size, merged)
 
 
-def _layer_slices(
-    layers: Sequence[Layer], parts: list[Pieces], begins: Ints, ends: Ints, clock: float
-) -> Slices:
+def _layer_slices(layers: list[_Layer], clock_ghz: float) -> Slices:
     """Return a slice a layer: shape, cycles by cause, traffic, and how its tiles are drawn."""
-    numbers: dict[str, list[int]] = {d: [getattr(x.gemm, d) for x in layers] for d in "tkn"}
-    numbers["runs"] = [x.runs for x in layers]
-    numbers["tiles"] = [part.slots.count for part in parts]
-    numbers["tiles_a_slice"] = [part.largest for part in parts]
-    for name in ("cycles", *CAUSES, "load_bytes", "store_bytes"):
-        key = f"{name}_cycles" if name in CAUSES else name
-        numbers[key] = [int(part.column(name).sum()) for part in parts]
-    texts = {
-        "op": tuple(x.op.kind for x in layers),
-        "pattern": tuple(str(x.pattern) for x in layers),
-        "dtype": tuple(x.dtype for x in layers),
-        "drawn": tuple(_drawn_as(part.largest) for part in parts),
+    numbers = {
+        key: np.array([x.numbers.get(key, 0) for x in layers], dtype=np.int64)
+        for key in dict.fromkeys(key for x in layers for key in x.numbers)
     }
-    arrays = {key: np.array(values, dtype=np.int64) for key, values in numbers.items()}
-    names, at = tuple(x.name for x in layers), (_ns(begins, clock), _ns(ends, clock))
-    return Slices(LAYERS, names, np.arange(len(names)), *at, arrays, texts)
+    numbers["tiles_a_slice"] = np.array([x.drawing.tiles_a_slice for x in layers])
+    texts = {key: tuple(x.texts[key] for x in layers) for key in layers[0].texts}
+    texts["drawn"] = tuple(x.drawing.drawn for x in layers)
+    scale = Scale(clock_ghz)
+    begin, end = (scale.ns(np.array([getattr(x, key) for x in layers])) for key in ("begin", "end"))
+    names = tuple(x.name for x in layers)
+    return Slices(LAYERS, names, np.arange(len(names)), begin, end, numbers, texts)
 
 
-def _drawn_as(tiles: int) -> str:
-    if tiles == 1:
-        return "tile by tile"
-    return f"aggregated: a slice stands for up to {tiles} tiles, its length the sum of theirs"
+def _counters(layers: list[_Layer], clock_ghz: float) -> list[Counter]:
+    """Return what layers sampled, one behind the other."""
+    found: dict[str, list[tuple[_Layer, Samples]]] = {}
+    for layer in layers:
+        for samples in layer.drawing.samples:
+            found.setdefault(samples.name, []).append((layer, samples))
+    return [_counter(of_layers, clock_ghz) for of_layers in found.values()]
 
 
-def draw(part: Pieces, begin: int, clock: float) -> Iterator[Slices]:
-    """Return loads, computing, stores and stalls of a layer that starts at cycle ``begin``."""
-    cycles, load, compute, store = (part.sums[i] for i in range(4))
-    start = begin + np.cumsum(cycles) - cycles
-    overlapped, count = part.slots.overlapped, part.slots.count
-    shift = 1 if overlapped else 0
-    until = part.first + part.tiles
-    loads = (part.first + shift, np.minimum(until + shift, count))
-    stores = (np.maximum(part.first - shift, 0), until - shift)
-    computing = start if overlapped else start + load
-    storing = start if overlapped else computing + compute
-    loading = start + store if overlapped else start
-    work, moved = part.column("work"), (part.column("load_bytes"), part.column("store_bytes"))
-    for thread, verb, since, length, (tile, behind), extra in (
-        (LOAD, "load", loading, load, loads, {"bytes": moved[0]}),
-        (COMPUTE, "compute", computing, compute, (part.first, until), {"work_cycles": work}),
-        (STORE, "store", storing, store, stores, {"bytes": moved[1]}),
-    ):
-        shown = np.flatnonzero(length)
-        tiles = behind - tile
-        sizes, which = np.unique(tiles[shown], return_inverse=True)
-        names = tuple(verb if size <= 1 else f"{verb} × {size} tiles" for size in sizes.tolist())
-        numbers = {"cycles": length} | extra | _place(part, tile, tiles)
-        yield _chosen(thread, names, which, since, length, numbers, shown, clock)
-    yield _stalls(part, start, clock)
-
-
-def _stalls(part: Pieces, start: Ints, clock: float) -> Slices:
-    """Return the cycles of all causes but work, those of each piece in the order they pass."""
-    work, fill, imbalance, metadata, memory, launch = (part.column(cause) for cause in CAUSES)
-    if part.slots.overlapped:
-        order = ["launch", "work", "imbalance", "fill_drain", "memory", "metadata"]
-        lengths = [launch, work, imbalance, fill, memory, metadata]
-    else:
-        after = part.column("store_cycles")
-        order = ["launch", "memory", "metadata", "work", "imbalance", "fill_drain", "memory"]
-        lengths = [launch, memory - after, metadata, work, imbalance, fill, after]
-    length = np.stack(lengths, axis=1)
-    since = start[:, None] + np.cumsum(length, axis=1) - length
-    stall = np.array([name != "work" for name in order])
-    shown = np.flatnonzero((length > 0) & stall)
-    which = np.tile([CAUSES.index(name) for name in order], len(start))[shown]
-    length = length.ravel()
-    place = _place(part, np.maximum(part.first, 0), part.tiles)
-    numbers = {"cycles": length}
-    numbers |= {key: np.repeat(values, len(order)) for key, values in place.items()}
-    return _chosen(STALLS, CAUSES, which, since.ravel(), length, numbers, shown, clock)
-
-
-def _place(part: Pieces, tile: Ints, tiles: Ints) -> dict[str, Ints]:
-    """Return the arguments that say which tiles a slice stands for: of which run, from which on."""
-    run, within = np.divmod(np.minimum(tile, part.slots.count - 1), part.slots.period.shape[1])
-    place = {"tile": within}
-    if part.slots.runs > 1:
-        place["run"] = run
-    if part.largest > 1:
-        place["tiles"] = tiles
-    return place
-
-
-def _chosen(
-    thread: str,
-    names: tuple[str, ...],
-    which: Ints,
-    since: Ints,
-    length: Ints,
-    numbers: dict[str, Ints],
-    shown: npt.NDArray[np.intp],
-    clock: float,
-) -> Slices:
-    begin, end = since[shown], (since + length)[shown]
-    arguments = {key: values[shown] for key, values in numbers.items()}
-    return Slices(thread, names, which, _ns(begin, clock), _ns(end, clock), arguments)
-
-
-def _slot_counters(parts: list[Pieces], end: int, clock: float) -> list[Counter]:
-    """Return bandwidth and utilisation, each the mean of a piece, zero at the end."""
-    sums = np.concatenate([part.sums for part in parts], axis=1)
-    cycles = sums[_AT["cycles"]]
-    begin = np.cumsum(cycles) - cycles
-    shown = np.flatnonzero(cycles)
-    each = cycles[shown]
-    moved = (sums[_AT["load_bytes"]] + sums[_AT["store_bytes"]])[shown]
-    rates = (
-        ("DRAM bandwidth, mean of a slot", "GB/s", moved * clock / each),
-        ("array utilisation: work share of a slot", "%", 100 * sums[_AT["work"]][shown] / each),
-    )
-    at, counters = np.append(begin[shown], end), []
-    for name, unit, rate in rates:
-        values = np.append(rate, 0.0)
-        new = np.flatnonzero(np.append(True, np.diff(values) != 0))
-        counters.append(Counter(name, unit, _ns(at[new], clock), values[new]))
-    return counters
-
-
-def _ns(cycles: Ints, clock_ghz: float) -> Ints:
-    return np.rint(cycles / clock_ghz).astype(np.int64)
+def _counter(
+    of_layers: list[tuple[_Layer, Samples]], clock_ghz: float, *, distinct: bool = True
+) -> Counter:
+    """Return samples of successive layers as one counter, zero where a layer has none."""
+    starts, values = [], []
+    for at, (layer, samples) in enumerate(of_layers):
+        is_followed = at + 1 < len(of_layers) and of_layers[at + 1][0].begin == layer.end
+        starts.append(samples.starts + layer.begin)
+        values.append(samples.values)
+        if not is_followed:
+            starts.append(np.array([layer.end]))
+            values.append(np.zeros(1))
+    at_cycle, value = np.concatenate(starts), np.concatenate(values)
+    new = np.arange(len(value))
+    if distinct:
+        new = np.flatnonzero(np.append(True, np.diff(value) != 0))
+    _, first = of_layers[0]
+    return Counter(first.name, first.unit, Scale(clock_ghz).ns(at_cycle[new]), value[new])

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from accsim.base.errors import InputError, near
+from accsim.base.errors import InputError, near, one_of
 
 _PACKAGE = Path(__file__).resolve().parent.parent
+_CALLED = {
+    "workloads": "workload", "hwconfigs": "hardware", "energy": "energy table",
+    "area": "area table", "boards": "board", "dram": "DRAM part",
+}  # fmt: skip
+_SHOWN = {"workloads": "workloads", "hwconfigs": "hw"}
 SUFFIXES = (".yaml", ".yml", ".csv", ".cfg")
 
 
@@ -36,8 +41,7 @@ def find(kind: str, name: str | Path, sub: str = "") -> Path:
         return path
     known = names(kind, sub)
     if str(name) not in known:
-        what = {"workloads": "workload", "hwconfigs": "hardware"}[kind]
-        what = "energy table" if sub == "energy" else what
-        command = f"; see `accsim show {'hw' if kind == 'hwconfigs' else 'workloads'}`"
+        what = _CALLED[sub or kind]
+        command = f"; there are {one_of(known)}" if sub else f"; see `accsim show {_SHOWN[kind]}`"
         raise InputError(f"no {what} called '{name}'{near(str(name), known) or command}")
     return folder(kind) / sub / f"{name}.yaml"

@@ -6,7 +6,8 @@ from typing import Any
 
 from accsim.base.errors import InputError, one_of
 from accsim.files.hardware import device_kinds, device_of
-from accsim.spec.hardware import Energy, Sourced
+from accsim.spec.energy import Energy
+from accsim.spec.sourced import Sourced
 from accsim.spec.workload import Conv2d, Layer, Linear, Matmul, Published
 
 # What pydantic calls a bound on a number that passes through a check of ours first.

@@ -21,7 +21,6 @@ from accsim.report.style import (
     GREY,
     HEADER_IN,
     INK,
-    LOOKS,
     MARGIN_IN,
     WIDTH_IN,
     along,
@@ -30,6 +29,7 @@ from accsim.report.style import (
     house_style,
     inside,
     light_grid,
+    look,
     new_figure,
     settle,
     side,
@@ -46,7 +46,6 @@ from accsim.report.text import (
     shorten,
     si,
 )
-from accsim.spec.schedule import CAUSES
 
 if TYPE_CHECKING:
     from accsim.result import Result
@@ -125,13 +124,13 @@ def _cycles(result: Result) -> Figure:
 def _stack(axes: Axes, result: Result, groups: list[Group]) -> list[str]:
     """Draw the stacked bars; return the causes that occur."""
     ends = np.zeros(len(groups))
-    drawn = [cause for cause in CAUSES if result.causes[cause]] or ["work"]
+    drawn = [cause for cause, cycles in result.causes.items() if cycles] or ["work"]
     for cause in drawn:
-        look = LOOKS[cause]
+        drawing = look(cause, list(result.causes))
         widths = np.array([group.sum(result.columns[f"{cause}_cycles"]) for group in groups], float)
         axes.barh(
             range(len(groups)), widths, 0.74, left=ends, label=cause,
-            color=look.colour, hatch=look.hatch, edgecolor="white", linewidth=0,
+            color=drawing.colour, hatch=drawing.hatch, edgecolor="white", linewidth=0,
         )  # fmt: skip
         ends += widths
     size = 7 if len(groups) > 20 else 8
@@ -164,12 +163,13 @@ def _utilisation(axes: Axes, result: Result, groups: list[Group]) -> None:
 
 
 def _cause_keys(result: Result, causes: list[str]) -> list[Patch]:
+    looks = {cause: look(cause, list(result.causes)) for cause in causes}
     return [
         Patch(
-            facecolor=LOOKS[cause].colour, hatch=LOOKS[cause].hatch, edgecolor="white", linewidth=0,
-            label=f"{LOOKS[cause].label} {percent(result.causes[cause], result.cycles)}",
+            facecolor=drawn.colour, hatch=drawn.hatch, edgecolor="white", linewidth=0,
+            label=f"{drawn.label} {percent(result.causes[cause], result.cycles)}",
         )
-        for cause in causes
+        for cause, drawn in looks.items()
     ]  # fmt: skip
 
 
@@ -195,7 +195,7 @@ def _dots(result: Result) -> list[_Dot]:
     columns = result.columns
     apart = not result.dram_bytes  # then x is the layer's number, and each has its own
     keys = ["cycles", "effective_macs", "dram_read_bytes", "dram_write_bytes"]
-    keys += [f"{cause}_cycles" for cause in CAUSES]
+    keys += [f"{cause}_cycles" for cause in result.causes]
     where: dict[Any, list[int]] = {}
     for i, key in enumerate(zip(*(columns[name] for name in keys), strict=True)):
         where.setdefault((*key, i if apart else 0), []).append(i)
@@ -209,7 +209,7 @@ def _dots(result: Result) -> list[_Dot]:
                     x=macs / (read + written) if read + written else np.inf,
                     gmac_per_s=macs / cycles * result.hardware.clock_ghz,
                     share=len(rows) * cycles / result.cycles,
-                    bound=_bound(cycles, dict(zip(CAUSES, causes, strict=True))),
+                    bound=_bound(cycles, dict(zip(result.causes, causes, strict=True))),
                 )
             )
     return sorted(dots, key=lambda dot: -dot.share)
@@ -219,7 +219,7 @@ def _bound(cycles: int, causes: dict[str, int]) -> str:
     """Return the largest stall, or work where all stalls together are minor."""
     if cycles - causes["work"] < MINOR_STALLS * cycles:
         return "work"
-    return max((cause for cause in CAUSES if cause != "work"), key=lambda cause: causes[cause])
+    return max((cause for cause in causes if cause != "work"), key=lambda cause: causes[cause])
 
 
 def _dot_name(names: list[str]) -> str:
@@ -233,7 +233,7 @@ def _dot_name(names: list[str]) -> str:
 
 def _roofline(result: Result) -> Figure:
     dots = _dots(result)
-    keys = _bound_keys(dots)
+    keys = _bound_keys(dots, list(result.causes))
     height = 6.0
     top = HEADER_IN - 0.12 + 0.2 * -(-len(keys) // 3)
     figure = new_figure(height)
@@ -242,7 +242,7 @@ def _roofline(result: Result) -> Figure:
     dots = [dot._replace(x=_place(dot, dots, counted)) for dot in dots]
     _scales(axes, result, dots, counted)
     roofs = _roofs(axes, result, counted)
-    _scatter(axes, dots)
+    _scatter(axes, dots, list(result.causes))
     _label(axes, dots, roofs)
     title, subtitle = _title(result)
     header(figure, f"{title}: roofline", subtitle)
@@ -343,11 +343,11 @@ def _radius(dot: _Dot, largest: float) -> float:
     return max(13 * math.sqrt(dot.share / largest), 2.2)
 
 
-def _scatter(axes: Axes, dots: list[_Dot]) -> None:
+def _scatter(axes: Axes, dots: list[_Dot], causes: list[str]) -> None:
     for dot in dots:  # the costliest first, so that small dots lie on top
         axes.scatter(
             dot.x, dot.gmac_per_s, s=(2 * _radius(dot, dots[0].share)) ** 2, zorder=3,
-            color=LOOKS[dot.bound].colour, marker="o",
+            color=look(dot.bound, causes).colour, marker="o",
             alpha=0.8, edgecolor="white", linewidth=0.6, clip_on=False,
         )  # fmt: skip
 
@@ -392,16 +392,16 @@ _PLACES = [(angle, further) for further in (0, 14, 30, 50, 75, 100) for angle in
 _LEADER = {"arrowstyle": "-", "color": GREY, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2}
 
 
-def _bound_keys(dots: list[_Dot]) -> list[Line2D]:
+def _bound_keys(dots: list[_Dot], causes: list[str]) -> list[Line2D]:
     keys = []
-    for cause in CAUSES:
+    for cause in causes:
         share = sum(dot.share for dot in dots if dot.bound == cause)
         if share:
-            look = LOOKS[cause]
-            kind = "stalls below 10%" if cause == "work" else f"stalled most by {look.label}"
+            drawn = look(cause, causes)
+            kind = "stalls below 10%" if cause == "work" else f"stalled most by {drawn.label}"
             keys.append(
                 Line2D(
-                    [], [], linestyle="", marker="o", color=look.colour,
+                    [], [], linestyle="", marker="o", color=drawn.colour,
                     label=f"{kind}: {percent(share, 1)}",
                 )
             )  # fmt: skip

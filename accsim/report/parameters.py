@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from accsim.spec.dram import DramPart
 from accsim.spec.hardware import Systolic
 from accsim.spec.workload import Workload
 
 
-def parameter_lines(hardware: Systolic) -> Iterator[str]:
-    """Yield one line a parameter: path, value with unit, range, status, source."""
+def parameter_lines(hardware: Any) -> Iterator[str]:
+    """Yield one line a parameter of any noun with sources: value with unit, range, source."""
     yield f"{hardware.name}: {hardware.title}"
     data = hardware.model_dump(mode="json", exclude={"sources", "name", "title"})
     rows = [(path, *_value(path, value, hardware)) for path, value in _leaves(data, "")]
@@ -18,6 +19,58 @@ def parameter_lines(hardware: Systolic) -> Iterator[str]:
     value_wide = min(max(len(value) for _, value, _ in rows), 28)
     for path, value, source in rows:
         yield f"{path:<{wide}}  {value:<{value_wide}}  {source}".rstrip()
+
+
+def memory_lines(hardware: Systolic) -> Iterator[str]:
+    """Yield the memory levels from the registers outwards: size, rate, latency, energy."""
+    head = f"{'level':<10}{'bytes':>12}{'B/cycle':>10}{'latency':>9}{'read':>12}{'write':>12}"
+    yield f"{head}  buffers"
+    for level in hardware.memory_levels:
+        size = "–" if level.bytes is None else f"{level.bytes:,}"
+        rate = "–" if level.bytes_per_cycle is None else f"{level.bytes_per_cycle:g}"
+        costs = (f"{pj:.3g} pJ/B" for pj in (level.read_pj_per_byte, level.write_pj_per_byte))
+        read, write = costs
+        yield (
+            f"{level.name:<10}{size:>12}{rate:>10}{level.latency_cycles:>9}{read:>12}{write:>12}  "
+            f"{'double' if level.double_buffered else 'single'}"
+        )
+
+
+def area_lines(hardware: Systolic, dtype: str, checker: str) -> Iterator[str]:
+    """Yield the area of every part at the hardware's node, low … high, and what a checker adds."""
+    from accsim.cost.area import area_table, overhead_percent
+    from accsim.files.area import load_area
+
+    table = load_area(hardware.energy.table)
+    yield f"{hardware.name}: {dtype} PEs, area table {table.table}, checker {checker}"
+    yield f"{'part':<16}{'mm²':>10}{'low':>10}{'high':>10}{'share':>9}"
+    for row in area_table(hardware, table, dtype, checker):
+        yield (
+            f"{row['part']:<16}{row['mm2']:>10.4f}{row['low_mm2']:>10.4f}{row['high_mm2']:>10.4f}"
+            f"{row['percent']:>8.1f}%"
+        )
+    if checker != "none":
+        added = overhead_percent(checker, hardware, table, dtype)
+        for what, span in (
+            ("the unprotected array", added.array_percent),
+            ("array and buffers", added.with_buffers_percent),
+        ):
+            yield f"adds {span.value:.2f} % ({span.low:.2f} … {span.high:.2f}) to {what}"
+
+
+def dram_lines(part: DramPart) -> Iterator[str]:
+    """Yield peak and sustained bandwidths of a DRAM part for usual accesses."""
+    from accsim.spec.dram_access import sustained_gb_per_s
+
+    yield f"peak {part.peak_gb_per_s:.4g} GB/s; sustained (closed form, docs/dram.md):"
+    stream = 2**16
+    rows: list[tuple[str, int, int | None, float]] = [
+        ("streaming reads", stream, stream, 0.0), ("streaming copy", stream, stream, 0.5)
+    ]  # fmt: skip
+    rows += [(f"random runs of {run} B", run, None, 0.0) for run in (64, 256, 1024, 4096)]
+    for words, run, stride, written in rows:
+        rate = sustained_gb_per_s(part, run, stride, written)
+        yield f"{words:<24}{rate:>9.4g} GB/s  {rate / part.peak_gb_per_s:.0%} of peak"
 
 
 def _leaves(data: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -31,7 +84,7 @@ def _leaves(data: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, data
 
 
-def _value(path: str, value: Any, hardware: Systolic) -> tuple[str, str]:
+def _value(path: str, value: Any, hardware: Any) -> tuple[str, str]:
     entry = hardware.sources.get(path)
     if isinstance(value, list):
         value = ", ".join(map(str, value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -31,12 +32,26 @@ class Look(NamedTuple):
 # Hatches say the same once more, for print in grey.
 LOOKS = {
     "work": Look("work", "#0072B2", ""),
+    "padding": Look("padding", "#A6CEE3", ".."),
     "fill_drain": Look("fill and drain", "#56B4E9", "////"),
     "imbalance": Look("imbalance", "#E69F00", "xxxx"),
     "metadata": Look("metadata", "#009E73", "...."),
-    "memory": Look("memory", "#D55E00", "\\\\\\\\"),
+    "gather": Look("gather", "#66C2A5", "oo"),
+    "generator": Look("generator", "#F0E442", "//"),
+    "checker": Look("checker", "#000000", "--"),
+    "dram": Look("DRAM", "#D55E00", "\\\\\\\\"),
     "launch": Look("launch", "#CC79A7", "++++"),
 }
+_LEVELS = ("#F2A477", "#8C3B00")  # memories between DRAM and the buffers, the farthest first
+
+
+def look(cause: str, causes: Sequence[str]) -> Look:
+    """Return how a cause is drawn; one of ``causes`` that has no look of its own is a memory."""
+    if cause in LOOKS:
+        return LOOKS[cause]
+    place = [name for name in causes if name not in LOOKS].index(cause)
+    return Look(cause.upper(), _LEVELS[place % len(_LEVELS)], "\\\\")
+
 
 INK, GREY, GRID = "#1A1A1A", "#5F5F5F", "#E3E3E3"
 WIDTH_IN = 9.0

@@ -17,7 +17,6 @@ from accsim.report.text import (
     shorten,
     si,
 )
-from accsim.spec.schedule import CAUSES
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +25,10 @@ if TYPE_CHECKING:
 
 COLLAPSE_ABOVE = 24  # layers; shorter networks fit a screen as they are
 NAME_MIN, GAP = 22, 2
-HEADS = {"fill_drain": "fill", "imbalance": "imbal", "metadata": "meta"}
+HEADS = {
+    "fill_drain": "fill", "imbalance": "imbal", "metadata": "meta", "padding": "pad",
+    "dram": "DRAM wait",
+}  # fmt: skip
 WORDS = {"fill_drain": "fill and drain", "dram": "DRAM", "sram": "SRAM", "mac": "MACs"}
 # For a stream that cannot say them; widths stay.
 PLAINER = str.maketrans({"×": "x", "…": "~", "·": "-", "µ": "u"})
@@ -112,8 +114,7 @@ def _columns(result: Result, groups: list[Group], merged: bool) -> list[_Column]
 def _stalls(result: Result, summed: Callable[[str], list[Any]], cycles: list[int]) -> list[_Column]:
     """Return a column of percentages for each stall that occurs in any layer."""
     columns = []
-    for cause in CAUSES:
-        total = result.causes[cause]
+    for cause, total in result.causes.items():
         if cause != "work" and total:
             lost = summed(f"{cause}_cycles")
             cells = [percent(part, whole) for part, whole in zip(lost, cycles, strict=True)]

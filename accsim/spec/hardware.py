@@ -10,12 +10,14 @@ from pydantic import AfterValidator, Field, model_validator
 from accsim.spec.base import (
     Extent,
     FiniteFloat,
-    PositiveFinite,
     PositiveFloat,
     PositiveInt,
     Spec,
 )
-from accsim.spec.dtype import DTypeName
+from accsim.spec.energy import Energy
+from accsim.spec.memory import Memory, MemoryLevel
+from accsim.spec.schedule import Channel
+from accsim.spec.sourced import Sourced
 
 DataflowName = Literal["ws", "os", "is"]
 TimingName = Literal["physical", "scalesim_v3", "compiled"]
@@ -30,25 +32,6 @@ def _level(text: str) -> str:
 
 
 Level = Annotated[str, AfterValidator(_level)]
-
-
-class Sourced(Spec):
-    """Where one number of a device comes from: value, unit, source, range, and how it was had."""
-
-    value: float | int
-    unit: str = ""
-    source: str = Field(min_length=1)
-    low: float | None = None
-    high: float | None = None
-    status: Literal["published", "measured", "assumed", "chosen", "fitted", "derived"] = "published"
-
-    @model_validator(mode="after")
-    def _range_holds_value(self) -> Sourced:
-        low = self.value if self.low is None else self.low
-        high = self.value if self.high is None else self.high
-        if not low <= self.value <= high:
-            raise ValueError(f"must lie in its range {low} … {high}; got {self.value}")
-        return self
 
 
 class Array(Spec):
@@ -89,82 +72,6 @@ class Array(Spec):
             raise ValueError("adaptive needs lanes > 1: a plain PE cannot select activations")
         if self.adaptive and self.count > 1:
             raise ValueError(f"adaptive needs count = 1; got {self.count} arrays")
-        return self
-
-
-class Buffer(Spec):
-    """An on-chip SRAM in front of the array."""
-
-    bytes: Annotated[PositiveInt, Field(description="capacity, both halves together")]
-
-
-class Buffers(Spec):
-    """The three SRAMs, each split in two halves when ``double_buffered``."""
-
-    x: Buffer
-    w: Buffer
-    y: Buffer
-    double_buffered: bool = Field(True, description="load the next tile while computing this one")
-
-
-class Dram(Spec):
-    """Off-chip memory, shared by loads and stores."""
-
-    protocol: str = Field("dram", min_length=1, description="name of its row in the energy table")
-    bandwidth_gb_per_s: Annotated[
-        PositiveFloat, Field(description="sustained bandwidth, reads and writes together")
-    ]
-    latency_ns: Annotated[
-        FiniteFloat, Field(le=10_000, description="from request to first byte")
-    ] = 0.0
-
-
-class Memory(Spec):
-    """The memory levels of a systolic device, from the array outwards."""
-
-    sram: Buffers
-    dram: Dram
-
-
-class SramPoint(Spec):
-    """Energy of an SRAM of ``bytes`` for one access of ``access_bits``."""
-
-    bytes: PositiveInt
-    access_bits: PositiveInt = 64
-    read_pj: PositiveFinite
-    write_pj: PositiveFinite
-
-
-class MacEnergy(Spec):
-    """Energy of one multiplication and of one addition into the accumulator."""
-
-    mult_pj: FiniteFloat
-    add_pj: FiniteFloat
-
-
-class Energy(Spec):
-    """Energy per action at one technology node."""
-
-    table: str = Field(min_length=1, description="name of the table, printed with every result")
-    node_nm: PositiveFloat
-    mac: dict[DTypeName, MacEnergy]
-    register_pj_per_bit: Annotated[
-        FiniteFloat, Field(description="one bit clocked into a register")
-    ]
-    select_pj_per_bit: Annotated[
-        FiniteFloat, Field(description="one bit through an n:m multiplexer")
-    ]
-    sram: tuple[SramPoint, ...] = Field(min_length=1)
-    dram_pj_per_bit: dict[str, FiniteFloat]
-    pe_static_uw: Annotated[FiniteFloat, Field(description="static power of a PE per multiplier")]
-    sram_static_mw_per_mb: FiniteFloat
-    dram_static_mw: FiniteFloat
-
-    @model_validator(mode="after")
-    def _sizes_differ(self) -> Energy:
-        sizes = [point.bytes for point in self.sram]
-        if len(set(sizes)) < len(sizes):
-            raise ValueError(f"sram must give each size once; got {sorted(sizes)}")
         return self
 
 
@@ -221,12 +128,20 @@ class Systolic(Spec):
         return self
 
     @model_validator(mode="after")
+    def _levels_have_their_timing(self) -> Systolic:
+        if self.memory.onchip and self.timing != "physical":
+            raise ValueError(f"memory.onchip needs timing physical; got '{self.timing}'")
+        return self
+
+    @model_validator(mode="after")
     def _memory_keeps_up(self) -> Systolic:
-        if self.dram_bytes_per_cycle < 0.01:
-            raise ValueError(
-                "memory.dram.bandwidth_gb_per_s must give at least 0.01 bytes a clock; "
-                f"got {self.dram_bytes_per_cycle:g}"
-            )
+        for channel in self.channels:
+            where = "dram" if channel.name == "dram" else f"onchip '{channel.name}'"
+            if channel.bytes_per_cycle < 0.01:
+                raise ValueError(
+                    f"memory.{where}.bandwidth_gb_per_s must give at least 0.01 bytes a clock; "
+                    f"got {channel.bytes_per_cycle:g}"
+                )
         return self
 
     @property
@@ -240,11 +155,51 @@ class Systolic(Spec):
         return self.memory.dram.bandwidth_gb_per_s / self.clock_ghz
 
     @property
-    def dram_latency_cycles(self) -> int:
-        """DRAM latency in whole clocks of the array, rounded up."""
-        return -int(-self.memory.dram.latency_ns * self.clock_ghz // 1)
+    def channels(self) -> tuple[Channel, ...]:
+        """What bytes of tiles move through: DRAM, then the on-chip levels towards the buffers."""
+        dram, onchip = self.memory.dram, self.memory.onchip
+        rates = [("dram", dram.bandwidth_gb_per_s, dram.latency_ns)]
+        rates += [(level.name, level.bandwidth_gb_per_s, level.latency_ns) for level in onchip]
+        return tuple(
+            Channel(name, bandwidth / self.clock_ghz, _whole_cycles(latency, self.clock_ghz))
+            for name, bandwidth, latency in rates
+        )
+
+    @property
+    def memory_levels(self) -> tuple[MemoryLevel, ...]:
+        """Every level from the PE registers outwards."""
+        table, memory = self.energy, self.memory
+        levels = [self._registers()]
+        for name in ("x", "w", "y"):
+            size = getattr(memory.sram, name).bytes
+            costs = table.sram_pj_per_byte(size)
+            levels.append(
+                MemoryLevel(f"sram.{name}", size, None, 0, *costs, memory.sram.double_buffered)
+            )
+        dram, *between = self.channels
+        for level, channel in zip(reversed(memory.onchip), reversed(between), strict=True):
+            rate = channel.bytes_per_cycle, channel.latency_cycles
+            costs = table.sram_pj_per_byte(level.bytes)
+            levels.append(MemoryLevel(level.name, level.bytes, *rate, *costs, True))
+        cost = table.dram_pj_per_byte(memory.dram.protocol)
+        rate = dram.bytes_per_cycle, dram.latency_cycles
+        return (*levels, MemoryLevel("dram", None, *rate, cost, cost, False))
+
+    def _registers(self) -> MemoryLevel:
+        """Stationary, moving and sum registers of all PEs, int8 operands; written every step."""
+        array = self.array
+        operands = array.multipliers * (2 if array.double_buffering else 1) + array.lanes
+        size = (
+            self.peak_macs_per_cycle // array.multipliers * (operands + array.accumulator_bits // 8)
+        )
+        cost = 8 * self.energy.register_pj_per_bit
+        return MemoryLevel("register", size, None, 0, 0.0, cost, array.double_buffering)
 
     @property
     def launch_cycles(self) -> int:
         """Fixed cycles of one call of a layer, rounded up."""
-        return -int(-self.launch_us * 1e3 * self.clock_ghz // 1)
+        return _whole_cycles(self.launch_us * 1e3, self.clock_ghz)
+
+
+def _whole_cycles(time_ns: float, clock_ghz: float) -> int:
+    return -int(-time_ns * clock_ghz // 1)

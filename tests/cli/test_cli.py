@@ -125,11 +125,23 @@ def test_show_lists_have_one_line_each(ok):
 
 def test_show_hw_prints_every_number_with_unit_and_source(ok):
     name = "systolic_nm_32x32"
-    lines = {line.split()[0]: line for line in ok("show", "hw", name).splitlines()}
+    numbers, levels = ok("show", "hw", name).split("\n\n")
+    lines = {line.split()[0]: line for line in numbers.splitlines()}
+    shown = [line.split()[0] for line in levels.splitlines()]
+    assert shown == ["level", "register", "sram.x", "sram.w", "sram.y", "dram"]
     for path, source in accsim.load_hardware(name).sources.items():
         assert source.source in lines[path]
         assert f"[{source.status}]" in lines[path]
         assert source.unit in lines[path]
+
+
+def test_show_area_prints_parts_and_what_a_checker_adds(ok):
+    text = ok("show", "area", "systolic_ws_32x32", "--checker", "column")
+    assert "adds 2.9" in text
+    rows = {line.split("  ")[0]: line.split()[-5:] for line in text.splitlines() if "%" in line}
+    parts = ("skew", "sram_x", "sram_w", "sram_y", "checker", "pe")
+    total = float(rows["total"][1])
+    assert total == pytest.approx(sum(float(rows[part][1]) for part in parts), abs=5e-4)
 
 
 def test_show_workload_names_layers_and_sources(ok):

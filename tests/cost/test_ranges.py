@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import accsim
-from accsim.cost.energy import energy_pj, sram_pj_per_byte
+from accsim.cost.energy import energy_pj
 from accsim.cost.ranges import Priced, at_corner, compare, energy_range_pj, groups, ranking
-from accsim.spec.hardware import Energy, Sourced
+from accsim.spec.energy import Energy
+from accsim.spec.sourced import Sourced
 
 DEVICES = ["systolic_nm_32x32", "systolic_os_4x4", "tpu_cloud", "systolic_ws_128x128"]
 
@@ -80,10 +81,10 @@ def test_a_corner_is_the_formula_by_hand(side, mult, add, register, select, dram
     result = run("systolic_nm_32x32")
     counts, cycles = result.evaluation.counts, result.evaluation.cycles
     found = {part: ends[side == "high"] for part, ends in ranged(result).items()}
-    assert found["mac"] == pytest.approx(counts.macs * (mult + add))
-    assert found["register"] == pytest.approx(counts.register_bits * register)
-    assert found["select"] == pytest.approx(counts.select_bits * select)
-    moved = counts.dram_read_bytes + counts.dram_write_bytes
+    assert found["mac"] == pytest.approx(counts["macs"] * (mult + add))
+    assert found["register"] == pytest.approx(counts["register_bits"] * register)
+    assert found["select"] == pytest.approx(counts["select_bits"] * select)
+    moved = counts["dram_read_bytes"] + counts["dram_write_bytes"]
     assert found["dram"] == pytest.approx(moved * 8 * dram)
     milliwatts = 32 * 32 * 2 * pe * 1e-3 + 1.5 * sram + dmw  # three buffers of 512 KiB
     assert found["static"] == pytest.approx(milliwatts * cycles)  # at 1 GHz
@@ -92,7 +93,8 @@ def test_a_corner_is_the_formula_by_hand(side, mult, add, register, select, dram
         "low": (math.sqrt(11.86 * 23.47), math.sqrt(8.825 * 17.5)),
         "high": (math.sqrt(29.3 * 46.9),) * 2,
     }[side]
-    by_hand = (counts.sram_read_bytes * read + counts.sram_write_bytes * write) / 8
+    moved = [counts.of("sram_", f"_{way}_bytes") for way in ("read", "write")]
+    by_hand = (moved[0] * read + moved[1] * write) / 8
     assert found["sram"] == pytest.approx(by_hand)
 
 
@@ -130,9 +132,9 @@ def test_a_buffer_beyond_the_tables_sizes_keeps_the_relative_range_of_the_neares
     sram = buffers.model_copy(update={"w": buffers.w.model_copy(update={"bytes": nbytes})})
     memory = device.memory.model_copy(update={"sram": sram})
     device = device.model_copy(update={"memory": memory})
-    value, _ = sram_pj_per_byte(device.energy, nbytes)
-    low, _ = sram_pj_per_byte(at_corner(device, "low").energy, nbytes)
-    high, _ = sram_pj_per_byte(at_corner(device, "high").energy, nbytes)
+    value, _ = device.energy.sram_pj_per_byte(nbytes)
+    low, _ = at_corner(device, "low").energy.sram_pj_per_byte(nbytes)
+    high, _ = at_corner(device, "high").energy.sram_pj_per_byte(nbytes)
     assert low <= value <= high
     if not 1024 < nbytes < 2**22:
         assert (low / value, high / value) == pytest.approx((0.5, 3))
@@ -143,7 +145,7 @@ def test_a_number_changed_after_its_source_was_written_has_no_range():
     table = result.hardware.energy.model_copy(update={"register_pj_per_bit": 1.0})
     device = result.hardware.model_copy(update={"energy": table})
     low, high = ranged(result, device)["register"]
-    assert low == high == result.evaluation.counts.register_bits
+    assert low == high == result.evaluation.counts["register_bits"]
 
 
 def test_an_override_has_no_range_and_the_rest_keep_theirs():
@@ -177,13 +179,13 @@ def test_trading_one_uncertain_part_for_another_is_inside_the_range():
     device = accsim.load_hardware("systolic_ws_32x32")
     a, b = run("systolic_ws_32x32", pattern="dense"), run("systolic_ws_32x32", pattern="dense")
     counts = a.evaluation.counts
-    zero = np.zeros_like(counts.macs)
-    bare = dict.fromkeys(counts.__dataclass_fields__, zero)
+    zero = np.zeros_like(counts["macs"])
+    bare = dict.fromkeys(counts, zero)
 
     def only(**actions):
         from dataclasses import replace
 
-        found = replace(a.evaluation, cycles=zero, counts=type(counts)(**bare | actions))
+        found = replace(a.evaluation, cycles=zero, counts=type(counts)(bare | actions))
         return Priced(found, ["int8"], device)
 
     macs, moved = np.array([1000]), np.array([2])  # 88 … 362 pJ of MACs, 128 … 224 pJ of DRAM

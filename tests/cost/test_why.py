@@ -5,8 +5,9 @@ import math
 import pytest
 
 import accsim
-from accsim.cost.why import BATCH, RULES, STALLS, WHAT_IFS, WIDTH, findings, why
+from accsim.cost.why import BATCH, NO_STALLS, RULES, WHAT_IFS, WIDTH, findings, why
 from accsim.sparsity.masks import Masks
+from accsim.spec.schedule import COMPUTE_CAUSES
 
 # what the tests change, as overrides of a file: an independent way to the same hardware
 OVERRIDES = {
@@ -91,8 +92,9 @@ def test_every_layer_has_its_line_and_the_line_its_largest_stall(case):
         assert "\n" not in finding.sentence
         assert f"{finding.cycles:,} cycles" in finding.sentence
         i = row[finding.layers[0]]
-        stalls = {cause: int(result.evaluation.causes[cause][i]) for cause in STALLS}
-        if finding.bound in STALLS:
+        spent = {cause: int(each[i]) for cause, each in result.evaluation.causes.items()}
+        stalls = {cause: cycles for cause, cycles in spent.items() if cause not in NO_STALLS}
+        if finding.bound in stalls:
             assert stalls[finding.bound] == max(stalls.values())
         else:
             assert "compute-bound" in finding.sentence
@@ -117,7 +119,7 @@ def test_a_layer_that_only_computes_is_compute_bound():
 def test_waiting_for_dram_is_said_with_bytes_and_bandwidth():
     # 256·256 bytes of X, as many of W and of Y: 192 KiB
     found = one("systolic_ws_32x32", 256, 256, 256, memory__dram__bandwidth_gb_per_s=1)
-    assert found.bound == "memory"
+    assert found.bound == "dram"
     assert "waiting for DRAM (192 KiB at 1 GB/s" in found.sentence
     assert found.tried[0].key == "bandwidth"
 
@@ -162,7 +164,7 @@ def test_dram_that_never_rests_bounds_a_layer_with_few_stalls():
     hardware = accsim.load_hardware("systolic_nm_32x32")
     result = accsim.simulate(net, hardware)
     found = findings(result.evaluation, net.layers, hardware)[0]
-    assert found.bound == "memory"
+    assert found.bound == "dram"
     assert "95 % busy" in found.sentence
 
 
@@ -199,5 +201,18 @@ def test_a_change_that_no_longer_fits_is_left_out():
 def test_rules_name_changes_that_exist():
     for rule in RULES.values():
         assert {rule.first, *rule.others} - {None} <= set(WHAT_IFS)
-    assert set(STALLS) < set(RULES)
-    assert set(OVERRIDES) | {"batch", "pattern"} == set(WHAT_IFS)
+    assert {*COMPUTE_CAUSES, "dram", "launch", "onchip", "zeros"} == set(RULES)
+    assert set(OVERRIDES) | {"batch", "pattern", "levels", "capacity"} == set(WHAT_IFS)
+
+
+def test_waiting_for_a_memory_beyond_the_buffers_names_it():
+    slow = {"name": "l2", "bytes": 2**20, "bandwidth_gb_per_s": 1.0}
+    net = accsim.gemm(256, 256, 256)
+    hardware = accsim.load_hardware("systolic_ws_32x32", {"memory.onchip": [slow]})
+    found = findings(accsim.simulate(net, hardware).evaluation, net.layers, hardware)[0]
+    assert found.bound == "l2"
+    assert "waiting for L2" in found.sentence
+    assert found.tried[0].key == "levels"
+    wide = {"memory.onchip": [slow | {"bandwidth_gb_per_s": 1e9}]}
+    free = accsim.simulate(net, accsim.load_hardware("systolic_ws_32x32", wide))
+    assert found.tried[0].cycles == pytest.approx(free.cycles, rel=1e-4)

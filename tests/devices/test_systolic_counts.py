@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from devices.test_systolic_levels import fitting, network, random_changes, random_layer
 
 import accsim
 from accsim.devices.systolic import SystolicDevice
@@ -59,7 +60,7 @@ def test_register_bits_equal_the_loops(dataflow, pattern):
         net = accsim.gemm(t, k, n).prune(pattern)
         device = SystolicDevice(hardware)
         plan = device._plans(list(net.layers))
-        got = int(accsim.simulate(net, hardware).evaluation.counts.register_bits[0])
+        got = int(accsim.simulate(net, hardware).evaluation.counts["register_bits"][0])
         tiles = device.schedule(net.layers[0], Masks()).tiles
         expected = sum(
             clocked_bits(dataflow, (int(x["t"]), int(x["k"]), int(x["n"])), plan.modes[0],
@@ -69,3 +70,32 @@ def test_register_bits_equal_the_loops(dataflow, pattern):
         if dataflow == "os":  # the sums of a finished tile shift out through all rows
             expected += t * n * rows * 32 * len({int(x) for x in tiles["k0"]})
         assert got == expected, (dataflow, t, k, n, rows, cols, len(tiles))
+
+
+@pytest.mark.parametrize("dataflow", ["ws", "os", "is"])
+def test_actions_of_tiles_add_up_to_the_layers(dataflow):
+    """Conservation, 3 × 120 devices: every action, uniform and adaptive, with and without levels.
+
+    A tile's weights are whole bytes, a layer's too: they may differ by a byte a tile and pass.
+    """
+    rng = np.random.default_rng([5, *dataflow.encode()])
+    adaptive = 0
+    for case in range(120):
+        changes = random_changes(rng) | {"dataflow": dataflow}
+        layer = random_layer(rng, f"{case}")
+        sizes = [int(rng.integers(60, 900)) for _ in "xwy"]
+        masks, net = Masks(case), network(layer)
+        hw, found = fitting(changes, sizes, lambda hw: accsim.simulate(net, hw, masks=masks))  # noqa: B023
+        schedule = SystolicDevice(hw).schedule(layer, masks)
+        counts, tiles = found.evaluation.counts, schedule.actions
+        assert set(tiles) == set(counts)
+        adaptive += found.evaluation.mode == ("adaptive",)
+        for name, each in tiles.items():
+            total, got = int(counts[name][0]), schedule.runs * int(each.sum())
+            slack = 0
+            if name.startswith(("sram_w_", "sram_x_write")):
+                passes = -(-layer.gemm.t // min(hw.array.rows, hw.array.cols))
+                slack = schedule.runs * len(schedule) * passes
+            assert abs(total - got) <= slack, (name, layer, hw)
+            assert each.min() >= 0
+    assert adaptive > 3

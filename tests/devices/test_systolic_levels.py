@@ -13,17 +13,20 @@ import pytest
 
 import accsim
 from accsim.base.errors import InputError
-from accsim.devices import systolic_tiling
+from accsim.devices import systolic_search, systolic_tiling
 from accsim.devices.systolic_adaptive import (
     MaskedFolds,
     _spell_out,
     _with_packed,
     best_adaptive,
 )
+from accsim.devices.systolic_levels import beyond_buffers
 from accsim.devices.systolic_modes import modes
 from accsim.devices.systolic_ops import make_ops
-from accsim.devices.systolic_tiles import spell_out
-from accsim.devices.systolic_tiling import Tilings, best, candidates, evaluate
+from accsim.devices.systolic_search import best, lower_bound
+from accsim.devices.systolic_tiles import spell_out, waits
+from accsim.devices.systolic_tiling import Tilings, candidates, evaluate
+from accsim.engine.closed import total_cycles
 from accsim.kernels.pipeline import pipeline_cycles
 from accsim.sparsity.masks import Masks
 from accsim.spec.hardware import Systolic
@@ -153,8 +156,20 @@ def random_changes(rng):
         "memory__sram__double_buffered": bool(rng.random() < 0.75),
         "memory__dram__bandwidth_gb_per_s": pick(rng, (0.4, 1.0, 3.7, 16.0, 200.0, math.inf)),
         "memory__dram__latency_ns": pick(rng, (0.0, 0.0, 3.0, 40.0)),
+        "memory__onchip": random_levels(rng),
         "launch_us": pick(rng, (0.0, 0.005)),
     }
+
+
+def random_levels(rng):
+    """No memory beyond the buffers in most devices, else one or two."""
+    names = ("l2", "l1")[: pick(rng, (0, 0, 1, 2))]
+    return [
+        {"name": name, "bytes": int(rng.integers(20, 4000)),
+         "bandwidth_gb_per_s": pick(rng, (0.7, 2.0, 9.0, math.inf)),
+         "latency_ns": pick(rng, (0.0, 2.0))}
+        for name in names
+    ]  # fmt: skip
 
 
 def fitting(changes, sizes, use):
@@ -248,25 +263,37 @@ def up(a, b):
     return -(-a // b)
 
 
-def transfer(nbytes, bandwidth, latency):
-    return latency + math.ceil(nbytes / bandwidth) if nbytes else 0
+def transfer(nbytes, rates):
+    """Cycles of a transfer of bytes (one a channel) at rates (bandwidth, latency)."""
+    return max(
+        latency + math.ceil(moved / bandwidth) if moved else 0
+        for moved, (bandwidth, latency) in zip(nbytes, rates, strict=True)
+    )
 
 
-def ping_pong(tiles, *, bandwidth, latency, double_buffered):
-    """Total cycles of (compute, load, store) tiles: two buffers that swap at a barrier."""
-    now, loaded, to_store = 0, None, 0
-    queue = list(tiles)
+def rates_of(hw):
+    """(bytes a cycle, cycles of latency) of DRAM and of the levels towards the buffers."""
+    levels = (hw.memory.dram, *hw.memory.onchip)
+    return [(x.bandwidth_gb_per_s / hw.clock_ghz, math.ceil(x.latency_ns)) for x in levels]
+
+
+def plus(a, b):
+    return tuple(x + y for x, y in zip(a, b, strict=True))
+
+
+def ping_pong(tiles, rates, *, double_buffered):
+    """Total cycles of (compute, loads, stores) tiles: two buffers that swap at a barrier."""
+    now, loaded, none = 0, None, (0,) * len(rates)
+    queue, to_store = list(tiles), none
     if not double_buffered:
         for compute, load, store in queue:
-            now += (
-                transfer(load, bandwidth, latency) + compute + transfer(store, bandwidth, latency)
-            )
+            now += transfer(load, rates) + compute + transfer(store, rates)
         return now
-    while queue or loaded is not None or to_store:
+    while queue or loaded is not None or any(to_store):
         array_free = now + (loaded[0] if loaded else 0)
-        moved = to_store + (queue[0][1] if queue else 0)
-        channel_free = now + transfer(moved, bandwidth, latency)
-        to_store = loaded[2] if loaded else 0
+        moved = plus(to_store, queue[0][1] if queue else none)
+        channel_free = now + transfer(moved, rates)
+        to_store = loaded[2] if loaded else none
         loaded = queue.pop(0) if queue else None
         now = max(array_free, channel_free)
     return now
@@ -315,6 +342,15 @@ def parts(extent, size):
 
 
 def twin_tiles(layer, mode, hw, size, flags):
+    """(compute, loads, stores) of all tiles of all runs, an entry a channel; flags of each."""
+    channels = [twin_channel(layer, mode, hw, size, seen) for seen in flags]
+    return [
+        (one[0][0], tuple(x[1] for x in one), tuple(x[2] for x in one))
+        for one in zip(*channels, strict=True)
+    ]
+
+
+def twin_channel(layer, mode, hw, size, flags):
     """(compute, load, store) of all tiles of all runs of a linear layer or product.
 
     What is on chip is a set of pieces: all of a run's where the operand stays, those of the round
@@ -380,14 +416,27 @@ def random_tilings(rng, layer, mode, count):
 
 
 def as_tilings(sizes, flags):
-    """Tilings of one operation; flags: keep_x, x_stays, w_stays, panel_stays of each."""
+    """Tilings of one operation, given for each what each channel sees to stay (random_flags)."""
     t, k, n = np.array(sizes, dtype=np.int64).T
     first = np.zeros(len(t), dtype=np.intp)
-    return Tilings(first, t, k, n, *np.array(flags, dtype=bool).T, pixels=t)  # not a convolution
+    nearest = np.array([seen[-1] for seen in flags], dtype=bool).T
+    levels = [
+        [sum((seen[c][which] << c) for c in range(len(seen) - 1)) for seen in flags]
+        for which in (1, 2, 3)
+    ]
+    beyond = np.array(levels, dtype=np.int64)
+    return Tilings(first, t, k, n, *nearest, t, *beyond)  # not a convolution: pixels are t
 
 
-def random_flags(rng):
-    return [bool(rng.random() < 0.5) for _ in range(4)]
+def random_flags(rng, hw):
+    """keep_x, x_stays, w_stays, panel_stays as seen from each channel, the farthest first.
+
+    What stays in one memory need not be fetched over any channel farther out.
+    """
+    keep = bool(rng.random() < 0.5)
+    levels = rng.random((1 + len(hw.memory.onchip), 3)) < 0.4
+    seen = np.logical_or.accumulate(levels[::-1])[::-1]
+    return [(keep, *(bool(x) for x in stays)) for stays in seen]
 
 
 def test_sums_over_slot_classes_equal_the_spelled_out_loops():
@@ -399,7 +448,7 @@ def test_sums_over_slot_classes_equal_the_spelled_out_loops():
         hw = device(**random_changes(rng))
         mode = modes(layer.pattern, hw.array)[0]
         sizes = random_tilings(rng, layer, mode, 8)
-        flags = [random_flags(rng) for _ in sizes]
+        flags = [random_flags(rng, hw) for _ in sizes]
         ops = make_ops([layer], [mode], hw)
         got = evaluate(ops, as_tilings(sizes, flags), hw)
         for i, (size, flag) in enumerate(zip(sizes, flags, strict=True)):
@@ -412,15 +461,14 @@ def test_sums_over_slot_classes_equal_the_spelled_out_loops():
 
 
 def check_sums(got, i, tiles, hw, what):
-    compute, load, store = (sum(column) for column in zip(*tiles, strict=True))
-    assert got.compute_cycles[i] == compute, what
-    assert (got.load_bytes[i], got.store_bytes[i]) == (load, store), what
-    memory = hw.memory
-    expected = ping_pong(
-        tiles, bandwidth=memory.dram.bandwidth_gb_per_s,
-        latency=math.ceil(memory.dram.latency_ns), double_buffered=memory.sram.double_buffered,
-    )  # fmt: skip
-    assert got.cycles[i] == expected, what
+    compute, load, store = zip(*tiles, strict=True)
+    assert got.compute_cycles[i] == sum(compute), what
+    assert got.load_bytes[:, i].tolist() == [sum(moved) for moved in zip(*load, strict=True)], what
+    assert got.store_bytes[i] == sum(moved[0] for moved in store), what
+    double = hw.memory.sram.double_buffered
+    assert got.cycles[i] == ping_pong(tiles, rates_of(hw), double_buffered=double), what
+    assert got.cycles[i] == got.compute_cycles[i] + got.waits[:, i].sum(), what
+    assert got.waits.min() >= 0
 
 
 def test_sums_equal_the_pipeline_over_spelled_out_tiles():
@@ -432,46 +480,55 @@ def test_sums_equal_the_pipeline_over_spelled_out_tiles():
         mode = modes(layer.pattern, hw.array)[0]
         ops = make_ops([layer], [mode], hw)
         sizes = random_tilings(rng, layer, mode, 5)
-        tilings = as_tilings(sizes, [random_flags(rng) for _ in sizes])
+        tilings = as_tilings(sizes, [random_flags(rng, hw) for _ in sizes])
         got = evaluate(ops, tilings, hw)
+        padding = got.work_cycles - got.useful_cycles
+        assert padding.min() >= 0
         for i in range(len(sizes)):
             schedule = spell_out(ops, tilings.take(np.array([i])), hw)
             tiles = schedule.tiles
-            assert got.cycles[i] == pipeline_cycles(
-                tiles["compute_cycles"], tiles["load_bytes"], tiles["store_bytes"],
-                bytes_per_cycle=schedule.bytes_per_cycle, latency_cycles=schedule.latency_cycles,
-                double_buffered=schedule.double_buffered, runs=schedule.runs,
-            )  # fmt: skip
-            assert got.load_bytes[i] == schedule.runs * tiles["load_bytes"].sum()
-            assert got.store_bytes[i] == schedule.runs * tiles["store_bytes"].sum()
-            assert got.work_cycles[i] == schedule.runs * tiles["work_cycles"].sum()
+            assert got.cycles[i] == total_cycles(schedule) - schedule.machine.launch_cycles
+            assert got.waits[:, i].tolist() == waits(schedule)
+            loads = tiles["load_bytes"].sum(axis=0)
+            assert got.load_bytes[:, i].tolist() == (schedule.runs * loads).tolist()
+            assert (tiles["store_bytes"][:, 0] == tiles["store_bytes"].T).all()
+            assert got.store_bytes[i] == schedule.runs * tiles["store_bytes"][:, 0].sum()
+            for cause, total in (("work", got.useful_cycles), ("padding", padding)):
+                assert total[i] == schedule.runs * tiles[f"{cause}_cycles"].sum()
 
 
 @pytest.mark.parametrize("double_buffered", [True, False])
 def test_pipeline_equals_the_explicit_loop(double_buffered):
     rng = np.random.default_rng([13, double_buffered])
     for _ in range(600):
-        count, runs = pick(rng, (1, 1, 2, 3, 7)), int(rng.integers(1, 5))
+        count, runs, channels = (
+            pick(rng, (1, 1, 2, 3, 7)),
+            int(rng.integers(1, 5)),
+            pick(rng, (1, 1, 2)),
+        )
         compute = rng.integers(0, 30, count)
-        load, store = (rng.integers(0, 60, count) * (rng.random(count) < 0.8) for _ in "ls")
-        bandwidth, latency = pick(rng, (0.3, 1.0, 2.5, 64.0, math.inf)), pick(rng, (0, 4))
+        shape = (count, channels)
+        load, store = (rng.integers(0, 60, shape) * (rng.random(shape) < 0.8) for _ in "ls")
+        rates = [
+            (pick(rng, (0.3, 1.0, 2.5, 64.0, math.inf)), pick(rng, (0, 4))) for _ in range(channels)
+        ]
+        bandwidth, latency = zip(*rates, strict=True)
         got = pipeline_cycles(
             compute, load, store, bytes_per_cycle=bandwidth, latency_cycles=latency,
             double_buffered=double_buffered, runs=runs,
         )  # fmt: skip
-        tiles = list(zip(compute.tolist(), load.tolist(), store.tolist(), strict=True)) * runs
-        assert got == ping_pong(
-            tiles, bandwidth=bandwidth, latency=latency, double_buffered=double_buffered
-        ), (tiles, bandwidth, latency)
+        columns = (compute.tolist(), map(tuple, load.tolist()), map(tuple, store.tolist()))
+        tiles = list(zip(*columns, strict=True)) * runs
+        assert got == ping_pong(tiles, rates, double_buffered=double_buffered), (tiles, rates)
 
 
 # --- the tile search
 
 
-@pytest.mark.parametrize("chunk", [1, systolic_tiling.CHUNK])
+@pytest.mark.parametrize("chunk", [1, systolic_search.CHUNK])
 def test_the_search_finds_the_minimum_over_all_candidates(chunk, monkeypatch):
     """300 devices, 2 layers searched together: fewest cycles, then fewest bytes."""
-    monkeypatch.setattr(systolic_tiling, "CHUNK", chunk)
+    monkeypatch.setattr(systolic_search, "CHUNK", chunk)
     rng = np.random.default_rng(14)
     pruned = 0
     for case in range(300):
@@ -480,17 +537,17 @@ def test_the_search_finds_the_minimum_over_all_candidates(chunk, monkeypatch):
         sizes = [int(rng.integers(60, 3000)) for _ in "xwy"]
         hw, (ops, found, chosen, costs) = fitting(changes, sizes, lambda hw: searched(layers, hw))  # noqa: B023
         every = evaluate(ops, found, hw)
-        nbytes = every.load_bytes + every.store_bytes
+        nbytes = every.moved_bytes
         for op in range(2):
             mine = np.flatnonzero(found.op == op)
             least = min(zip(every.cycles[mine], nbytes[mine], strict=True))
-            assert (costs.cycles[op], (costs.load_bytes + costs.store_bytes)[op]) == least, (
+            assert (costs.cycles[op], costs.moved_bytes[op]) == least, (
                 layers[op],
                 changes,
             )
             pruned += len(mine) > 12
         again = evaluate(ops, chosen, hw)
-        assert all(np.array_equal(a, b) for a, b in zip(again, costs, strict=True))
+        assert np.array_equal(again.table, costs.table)
     assert pruned > 200, "most searches should have candidates to skip"
 
 
@@ -498,10 +555,11 @@ def searched(layers, hw):
     chosen = [modes(layer.pattern, hw.array)[0] for layer in layers]
     ops = make_ops(layers, chosen, hw)
     tiling, costs = best(ops, hw)
-    never = np.flatnonzero(costs.cycles == systolic_tiling.NEVER)
+    never = np.flatnonzero(costs.cycles == systolic_search.NEVER)
     if len(never):
         raise systolic_tiling.misfit(ops.take(never), hw)
-    return ops, candidates(ops, hw), tiling, costs
+    found = beyond_buffers(ops, candidates(ops, hw), ops.weight_bytes(ops.k, ops.n), hw)
+    return ops, found, tiling, costs
 
 
 def test_the_search_under_a_mask_finds_the_minimum_too():
@@ -541,19 +599,17 @@ def check_packed_fits(got, mode, layer, hw):
     tiles, sram = got.schedule.tiles, hw.memory.sram
     whole = tiles["k"][0] == layer.gemm.k and tiles["n"][0] == layer.gemm.n and layer.runs == 1
     room = sram.w.bytes // (1 if whole or not sram.double_buffered else 2)
-    assert max(up(piece.slots * (8 + mode.index_bits), 8) for piece in got.pieces) <= room
+    assert up(int(got.spent["slots"].max()) * (8 + mode.index_bits), 8) <= room
 
 
 def played(schedule, hw):
     """(cycles, bytes) of a schedule under the explicit loop."""
-    names = ("compute_cycles", "load_bytes", "store_bytes")
-    tiles = list(zip(*(schedule.tiles[name].tolist() for name in names), strict=True))
-    cycles = ping_pong(
-        tiles * schedule.runs, bandwidth=hw.memory.dram.bandwidth_gb_per_s,
-        latency=math.ceil(hw.memory.dram.latency_ns),
-        double_buffered=hw.memory.sram.double_buffered,
-    )  # fmt: skip
-    return cycles, sum(load + store for _, load, store in tiles)
+    tiles = schedule.tiles
+    loads, stores = (map(tuple, tiles[f"{x}_bytes"].tolist()) for x in ("load", "store"))
+    each = list(zip(tiles["compute_cycles"].tolist(), loads, stores, strict=True))
+    double = hw.memory.sram.double_buffered
+    cycles = ping_pong(each * schedule.runs, rates_of(hw), double_buffered=double)
+    return cycles, sum(load[0] + store[0] for _, load, store in each)
 
 
 def test_the_bound_is_below_every_candidate():
@@ -564,7 +620,7 @@ def test_the_bound_is_below_every_candidate():
         changes = random_changes(rng)
         sizes = [int(rng.integers(60, 3000)) for _ in "xwy"]
         hw, (ops, found, _, _) = fitting(changes, sizes, lambda hw: searched(layers, hw))  # noqa: B023
-        slack = evaluate(ops, found, hw).cycles - systolic_tiling._lower_bound(ops, found, hw)
+        slack = evaluate(ops, found, hw).cycles - lower_bound(ops, found, hw)
         assert slack.min() > -1e-6, (layers, changes)
 
 
@@ -618,7 +674,8 @@ def test_candidates_are_all_halvings_that_fit_in_both_orders():
         layer = plain_layer(rng, f"{case}", 30)
         changes = random_changes(rng)
         sizes = [int(rng.integers(60, 1500)) for _ in "xwy"]
-        hw, (_, found, _, _) = fitting(changes, sizes, lambda hw: searched([layer], hw))  # noqa: B023
+        hw, (ops, _, _, _) = fitting(changes, sizes, lambda hw: searched([layer], hw))  # noqa: B023
+        found = candidates(ops, hw)
         got = [*zip(*(getattr(found, d).tolist() for d in "tkn"), found.keep_x, strict=True)]
         mode = modes(layer.pattern, hw.array)[0]
         expected = {
@@ -638,3 +695,97 @@ def test_a_buffer_too_small_is_refused_in_one_line():
     ) as error:
         accsim.simulate(net, device(**buffers(10**6, 7, 10**6)))
     assert "\n" not in str(error.value)
+
+
+# --- memories between the buffers and DRAM
+
+
+def choices_that_fit(x, w, panel, capacity, keep_x):
+    """What one memory may keep, as sets; sizes with what is replaced while in use counted twice."""
+    outer = {"nothing": 0, "panel": panel, "whole": x if keep_x else w}
+    inner = {"nothing": 0, "whole": w if keep_x else x}
+    order = ("nothing", "panel", "whole")
+    fit = [(a, b) for a in outer for b in inner if outer[a] + inner[b] <= capacity]
+    for a, b in fit:
+        better = [
+            (c, d) for c, d in fit
+            if order.index(c) >= order.index(a) and order.index(d) >= order.index(b)
+        ]  # fmt: skip
+        if better == [(a, b)]:
+            yield a, b
+
+
+def test_a_memory_keeps_the_most_that_fits():
+    """150 devices of one level: every undominated choice of every tiling, and no other."""
+    rng = np.random.default_rng(41)
+    kinds = set()
+    for case in range(150):
+        layer = plain_layer(rng, f"{case}", 24)
+        level = {"name": "l2", "bytes": int(rng.integers(10, 900)), "bandwidth_gb_per_s": 4.0}
+        changes = random_changes(rng) | {"memory__onchip": [level]}
+        sizes = [int(rng.integers(60, 1500)) for _ in "xwy"]
+        hw, (_, found, _, _) = fitting(changes, sizes, lambda hw: searched([layer], hw))  # noqa: B023
+        mode, gemm = modes(layer.pattern, hw.array)[0], layer.gemm
+        bits = {"int8": 8, "int16": 16, "bf16": 16}[layer.dtype]
+        once = layer.runs == 1
+
+        def packed(n, mode=mode, gemm=gemm, bits=bits):
+            return up(mode.stored(gemm.k) * n * (bits + mode.index_bits), 8)
+
+        expected = set()
+        columns = (getattr(found, d).tolist() for d in ("t", "k", "n", "keep_x"))
+        for t, k, n, keep in zip(*columns, strict=True):
+            x, w = gemm.t * gemm.k * bits // 8, packed(gemm.n)
+            panel = t * gemm.k * bits // 8 if keep else packed(n)
+            alone = once and (t == gemm.t if keep else n == gemm.n)
+            twice = 1 if once else 2
+            for a, b in choices_that_fit(
+                twice * x, twice * w, (1 if alone else 2) * panel, level["bytes"], keep
+            ):
+                kinds.add((a, b))
+                whole = {keep} if a == "whole" else set()
+                whole |= {not keep} if b == "whole" else set()
+                expected.add((t, k, n, keep, True in whole, False in whole, a == "panel"))
+        names = ("t", "k", "n", "keep_x", "x_levels", "w_levels", "panel_levels")
+        got = list(zip(*(getattr(found, name).tolist() for name in names), strict=True))
+        assert {(*g[:4], bool(g[4]), bool(g[5]), bool(g[6])) for g in got} == expected
+        assert len(got) == len(expected)
+    assert len(kinds) == 6
+
+
+def test_a_level_keeps_bytes_from_dram_and_is_waited_for():
+    """W of 64 × 64 comes 8 times to the buffers; a level of its size fetches it from DRAM once."""
+    small = {"memory__sram__x__bytes": 1024, "memory__sram__w__bytes": 2048,
+             "memory__dram__bandwidth_gb_per_s": 2.0}  # fmt: skip
+    level = {"name": "l2", "bytes": 4096, "bandwidth_gb_per_s": 1.0}
+    net = accsim.gemm(64, 64, 64)
+    plain = accsim.simulate(net, device(**small))
+    found = accsim.simulate(net, device(**small, memory__onchip=[level]))
+    columns = found.columns
+    assert plain.columns["dram_read_bytes"][0] > columns["dram_read_bytes"][0] == 2 * 64 * 64
+    assert columns["l2_write_bytes"][0] == 2 * 64 * 64 + 64 * 64  # filled, and outputs on their way
+    assert columns["l2_read_bytes"][0] > columns["l2_write_bytes"][0]
+    assert columns["l2_cycles"][0] > columns["dram_cycles"][0]  # the level is the slower of the two
+    assert found.evaluation.causes.keys() == {*plain.evaluation.causes, "l2"}
+    table = found.hardware.energy
+    read, write = table.sram_pj_per_byte(4096)
+    moved = columns["l2_read_bytes"][0] * read + columns["l2_write_bytes"][0] * write
+    assert columns["energy_l2_j"][0] == pytest.approx(moved * 1e-12)
+
+
+@pytest.mark.parametrize("change", ["bytes", "bandwidth_gb_per_s"])
+def test_more_of_a_level_never_costs(change):
+    """A larger or a faster level never takes more cycles."""
+    rng = np.random.default_rng(42)
+    for case in range(120):
+        layers = [random_layer(rng, f"{case}.{i}") for i in range(2)]
+        level = {"name": "l2", "bytes": int(rng.integers(10, 2000)), "bandwidth_gb_per_s": 2.0}
+        changes = random_changes(rng) | {"memory__onchip": [level]}
+        sizes = [int(rng.integers(60, 900)) for _ in "xwy"]
+        net = network(*layers)
+        hw, base = fitting(changes, sizes, lambda hw: accsim.simulate(net, hw))  # noqa: B023
+        more = hw.memory.onchip[0].model_copy(update={change: 3 * level[change]})
+        memory = hw.memory.model_copy(update={"onchip": (more,)})
+        larger = accsim.simulate(net, hw.model_copy(update={"memory": memory}))
+        for i in range(2):
+            assert larger.columns["cycles"][i] <= base.columns["cycles"][i], (layers[i], hw, more)

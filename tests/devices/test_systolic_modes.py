@@ -24,7 +24,7 @@ def mode_of(pattern, *pe, **more):
 def cycles_of(pattern, hw, t=24, k=128, n=20):
     """(mode, array cycles) of a layer whose bytes cost nothing."""
     columns = accsim.simulate(accsim.gemm(t, k, n).prune(pattern), hw).columns
-    return columns["mode"][0], columns["cycles"][0] - columns["memory_cycles"][0]
+    return columns["mode"][0], columns["cycles"][0] - columns["dram_cycles"][0]
 
 
 def test_2_4_on_a_2_of_4_pe_takes_one_pass_over_four_lanes():

@@ -82,7 +82,7 @@ def test_totals_appear(width):
 def test_only_causes_that_occur_have_a_column():
     text = printed(run("alexnet"), 200)
     head = next(line for line in text.splitlines() if line.startswith("layer"))
-    assert {"fill", "memory"} <= set(head.split())
+    assert {"fill", "pad"} <= set(head.split())
     assert not {"imbal", "meta", "launch"} & set(head.split())
 
 

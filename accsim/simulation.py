@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from accsim import __version__
 from accsim.base.errors import AccsimError, InputError, near, one_of
@@ -19,6 +20,7 @@ from accsim.spec.hardware import Systolic
 from accsim.spec.schedule import Evaluation
 from accsim.spec.workload import Layer, Workload
 
+Ints = npt.NDArray[np.int64]
 LEVELS = ("closed", "events", "register")
 Progress = Callable[[str], None]
 
@@ -104,16 +106,21 @@ def _replayed(
                 progress(layer.name)
             known[key] = play(device, layer, masks)
         cycles[i] = known[key]
-    waiting = found.causes["memory"] + (cycles - found.cycles)
-    return replace(found, cycles=cycles, causes=found.causes | {"memory": waiting})
+    return _waiting_as_played(found, cycles)
+
+
+def _waiting_as_played(found: Evaluation, cycles: Ints) -> Evaluation:
+    """Return the evaluation with an engine's cycles; what differs is waiting for memory."""
+    waiting = found.causes["dram"] + (cycles - found.cycles)
+    return replace(found, cycles=cycles, causes=found.causes | {"dram": waiting})
 
 
 def _events(device: Any, layer: Layer, masks: Masks) -> int:
-    from accsim.engine.events import run
+    from accsim.engine.events import play
 
     schedule = device.schedule(layer, masks)
-    extra = (layer.repeats - 1) * schedule.launch_cycles
-    return int(run(schedule).total_cycles + extra)
+    extra = (layer.repeats - 1) * schedule.machine.launch_cycles
+    return int(play(schedule).total_cycles + extra)
 
 
 def _registers(device: Any, layer: Layer, masks: Masks) -> int:
@@ -128,5 +135,5 @@ def _registers(device: Any, layer: Layer, masks: Masks) -> int:
             f"layer '{layer.name}': tile {at} took {compute[at]} cycles at register level, "
             f"{planned[at]} in closed form (a bug of accsim: please report it)"
         )
-    extra = (layer.repeats - 1) * schedule.launch_cycles
+    extra = (layer.repeats - 1) * schedule.machine.launch_cycles
     return int(total_cycles(schedule) + extra)
