@@ -247,7 +247,7 @@ def _print(result: Any, all_layers: bool) -> None:
 
 @app.group(cls=_Group)
 def show() -> None:
-    """List what there is: hw, workloads, patterns, dram, boards, area; with a NAME, everything about it."""
+    """List hw, workloads, patterns, dram, boards, area; with a NAME, everything about it."""
 
 
 @show.command("hw")

@@ -65,9 +65,10 @@ def _rooms(one: Ops, found: Tilings, w_bytes: Ints) -> tuple[list[Ints], list[In
 
 def _beaten(fits: npt.NDArray[np.bool_], outer: int, inner: int) -> npt.NDArray[np.bool_]:
     """Say for which candidates another choice that fits keeps all this one does, and more."""
-    more_outer = fits[outer + 1 :, inner:].any(axis=(0, 1))
-    beaten: npt.NDArray[np.bool_] = more_outer | fits[outer, inner + 1 :].any(axis=0)
-    return beaten
+    more_inner: npt.NDArray[np.bool_] = fits[outer, inner + 1 :].any(axis=0)
+    for bigger in range(outer + 1, len(fits)):
+        more_inner = more_inner | fits[bigger, inner:].any(axis=0)
+    return more_inner
 
 
 def _keeping(found: Tilings, outer: int, inner: int, level: int) -> Tilings:

@@ -114,12 +114,12 @@ def _sustained(part: Node, dram: Node) -> dict[str, Node]:
         _number(dram, key, default)
         for key, default in (("parts", 1), ("run_bytes", 0), ("write_share", 0))
     )
-    runs = (int(run), None) if run else (STREAM_BYTES, STREAM_BYTES)
+    run_bytes, stride = (int(run), None) if run else (STREAM_BYTES, STREAM_BYTES)
     try:
-        rate = parts * sustained_gb_per_s(found, *runs, write_share=written)
+        rate = parts * sustained_gb_per_s(found, run_bytes, stride, written)
     except InputError as error:
         raise part.error(f"memory.dram: {error}") from None
-    how = f"random runs of {runs[0]} bytes" if run else "streaming"
+    how = f"random runs of {run_bytes} bytes" if run else "streaming"
     words = f"docs/dram.md: {parts:g} × {found.name}, {how}, {written:.0%} written"
     about = {"source": replace(part, value=words), "status": replace(part, value="derived")}
     bandwidth = replace(part, value={"value": replace(part, value=rate), **about})
