@@ -9,6 +9,7 @@ others. What is replaced while in use takes its room twice.
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -65,10 +66,11 @@ def _rooms(one: Ops, found: Tilings, w_bytes: Ints) -> tuple[list[Ints], list[In
 
 def _beaten(fits: npt.NDArray[np.bool_], outer: int, inner: int) -> npt.NDArray[np.bool_]:
     """Say for which candidates another choice that fits keeps all this one does, and more."""
-    more_inner: npt.NDArray[np.bool_] = fits[outer, inner + 1 :].any(axis=0)
-    for bigger in range(outer + 1, len(fits)):
-        more_inner = more_inner | fits[bigger, inner:].any(axis=0)
-    return more_inner
+    beaten = np.zeros(fits.shape[2], dtype=np.bool_)
+    for a, b in product(range(outer, fits.shape[0]), range(inner, fits.shape[1])):
+        if (a, b) != (outer, inner):
+            beaten |= fits[a, b]
+    return beaten
 
 
 def _keeping(found: Tilings, outer: int, inner: int, level: int) -> Tilings:
