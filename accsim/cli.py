@@ -73,6 +73,10 @@ def _fail(message: str, code: int = 2) -> None:
 @click.option(
     "--pattern", metavar="PATTERN", help="Prune every weight layer: 2:4, unstructured@0.9 …"
 )
+@click.option("--scheme", metavar="TEXT",
+              help="Rewrite layers: lowrank:64+2:4, … (`accsim show schemes`).")  # fmt: skip
+@click.option("--dynamic", metavar="TEXT",
+              help="Sparsity drawn at run time: moe:8,2 … (`accsim show dynamics`).")  # fmt: skip
 @click.option("--layers", multiple=True, metavar="GLOB", help="Run only layers whose name matches.")
 @click.option("--skip", multiple=True, metavar="GLOB", help="Leave matching layers unpruned.")
 @click.option("--batch", type=int, metavar="N", help="Items processed together.")
@@ -88,13 +92,14 @@ def _fail(message: str, code: int = 2) -> None:
 @click.option("--no-plots", is_flag=True, help="With --out: tables only.")
 @click.option("--all-layers", is_flag=True, help="Print every layer, also equal ones in a row.")
 @click.option("--why", is_flag=True, help="Say what bounds each layer and what would help.")
+@click.option("--quality", is_flag=True, help="Print what the masks leave of the weights.")
 @click.option("--json", "as_json", is_flag=True, help="Print totals and layers as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def run(
     workload: str, hw: str, pattern: str | None, layers: tuple[str, ...], skip: tuple[str, ...],
     batch: int | None, dtype: str | None, level: str, seed: int, overrides: tuple[str, ...],
     out: Path | None, timeline: Path | None, no_plots: bool, all_layers: bool, why: bool,
-    as_json: bool, quiet: bool,
+    quality: bool, as_json: bool, quiet: bool, scheme: str | None, dynamic: str | None,
 ) -> None:  # fmt: skip
     """Simulate WORKLOAD: a name, a file, NAME:LAYER, or gemm:TxKxN.
 
@@ -113,6 +118,7 @@ def run(
         network = network.prune(pattern, skip=skip)
     elif skip:
         raise InputError("--skip needs --pattern: nothing is pruned")
+    network = _rewritten(network, scheme, dynamic, seed)
     hardware = load_hardware(hw, _overrides(overrides))
     if hw.lower().endswith(".cfg") and not quiet:
         _say_ignored(hw)
@@ -130,9 +136,20 @@ def run(
     if as_json:
         from accsim.result import json_text
 
-        click.echo(json_text({"totals": result.totals, "layers": result.columns}), nl=False)
+        data = {"totals": result.totals, "layers": result.columns}
+        if quality:
+            data = {
+                "totals": result.totals | result.retained,
+                "layers": result.columns | result.quality,
+            }
+        click.echo(json_text(data), nl=False)
     elif not quiet:
         _print(result, all_layers)
+        if quality:
+            from accsim.report.terminal import quality_lines
+
+            for line in quality_lines(result):
+                click.echo(line)
         for line in result.why() if why else ():
             click.echo(line)
     if timeline is not None:
@@ -141,6 +158,19 @@ def run(
         files = result.save(out, plots=not no_plots)
         if not quiet and not as_json:
             click.echo(f"wrote {', '.join(f.name for f in files)} to {out}")
+
+
+def _rewritten(network: Any, scheme: str | None, dynamic: str | None, seed: int) -> Any:
+    """Return the layers a scheme really computes, then what is drawn of them at run time."""
+    if scheme is not None:
+        from accsim.sparsity.schemes import apply_scheme
+
+        network = apply_scheme(network, scheme)
+    if dynamic is not None:
+        from accsim.sparsity.dynamic import apply_dynamic
+
+        network = apply_dynamic(network, dynamic, seed).merged()
+    return network
 
 
 def _timeline(result: Any, masks: Any, path: Path, quiet: bool) -> None:
@@ -247,7 +277,7 @@ def _print(result: Any, all_layers: bool) -> None:
 
 @app.group(cls=_Group)
 def show() -> None:
-    """List hw, workloads, patterns, dram, boards, area; with a NAME, everything about it."""
+    """List devices, workloads, patterns and more; with a NAME, everything about it."""
 
 
 @show.command("hw")
@@ -271,6 +301,47 @@ def show_hw(name: str | None, overrides: tuple[str, ...]) -> None:
     hardware = load_hardware(name, _overrides(overrides))
     for line in (*parameter_lines(hardware), "", *memory_lines(hardware)):
         click.echo(line)
+
+
+@show.command("schemes")
+def show_schemes() -> None:
+    """List rewrites of layers into what is really computed, for `accsim run --scheme`.
+
+    \b
+    accsim show schemes
+    """
+    from accsim.sparsity.schemes import schemes
+
+    _list(schemes().values())
+
+
+@show.command("dynamics")
+def show_dynamics() -> None:
+    """List sparsity that is drawn at run time, for `accsim run --dynamic`.
+
+    \b
+    accsim show dynamics
+    """
+    from accsim.sparsity.dynamic import dynamics
+
+    _list(dynamics().values())
+
+
+@show.command("presets")
+@click.argument("name", required=False)
+def show_presets(name: str | None) -> None:
+    """List measured sparsities with their sources; with NAME print its rows.
+
+    \b
+    accsim show presets
+    """
+    from accsim.sparsity.presets import preset, presets
+
+    if name is None:
+        _list((known, f"{len(preset(known).rows)} rows") for known in presets())
+        return
+    for row in preset(name).rows:
+        click.echo(str(row))
 
 
 @show.command("dram")

@@ -18,9 +18,11 @@ from accsim.base.errors import InputError
 from accsim.base.provenance import config_hash
 from accsim.cost.ranges import Comparison, Priced, compare, energy_range_pj
 from accsim.sparsity.masks import Masks
+from accsim.sparsity.weights import retained_energy, retained_magnitude
 from accsim.spec.hardware import Systolic
+from accsim.spec.pattern import DENSE
 from accsim.spec.schedule import Evaluation
-from accsim.spec.workload import Workload
+from accsim.spec.workload import Layer, Workload
 
 if TYPE_CHECKING:
     import matplotlib.figure
@@ -66,6 +68,11 @@ COLUMNS = {
     "energy_dram_j": "DRAM transfers",
     "energy_static_j": "leakage and standby over the layer's time",
     "latency_s": "cycles / clock",
+}
+# What a mask leaves of the weights, beside what it costs: only when asked for, as it makes them.
+QUALITY = {
+    "retained_magnitude": "sum of |w| kept over all: 1 for a layer that is not pruned",
+    "retained_energy": "sum of w² kept over all",
 }
 
 
@@ -133,6 +140,28 @@ class Result:
         from accsim.cost.why import why
 
         return why(self.evaluation, self.workload.layers, self.hardware, self.masks)
+
+    @cached_property
+    def quality(self) -> dict[str, list[float]]:
+        """What each layer's mask leaves of its weights (columns of QUALITY), layer by layer.
+
+        Weights are those of the masks the run used: real ones of a trace, else synthetic ones with
+        the scale structure of trained networks. Equal sparsity is not equal quality.
+        """
+        masks = self.masks or Masks(self.seed)
+        pairs = [_retained(layer, masks) for layer in self.workload.layers]
+        return {name: [pair[i] for pair in pairs] for i, name in enumerate(QUALITY)}
+
+    @property
+    def retained(self) -> dict[str, float]:
+        """The same over all pruned layers, weighted by their weights; 1 if there are none."""
+        layers = self.workload.layers
+        sizes = [x.gemm.k * x.gemm.n * (x.pattern != DENSE) for x in layers]
+        whole = sum(sizes)
+        return {
+            name: sum(s * v for s, v in zip(sizes, values, strict=True)) / whole if whole else 1.0
+            for name, values in self.quality.items()
+        }
 
     @property
     def causes(self) -> dict[str, int]:
@@ -318,6 +347,13 @@ class Result:
             path = folder / "layers.parquet"
             pyarrow.parquet.write_table(pyarrow.table(columns), path)
             yield path
+
+
+def _retained(layer: Layer, masks: Masks) -> tuple[float, float]:
+    if layer.pattern == DENSE:
+        return 1.0, 1.0
+    weights, mask = masks.weights(layer), masks.mask(layer)
+    return retained_magnitude(weights, mask), retained_energy(weights, mask)
 
 
 def _sum(values: npt.NDArray[np.int64] | int) -> int:

@@ -75,7 +75,7 @@ class WhatIf:
 
     phrase: str
     device: Callable[[Systolic], Systolic | None] = lambda device: device
-    layer: Callable[[Layer, Systolic], Layer | None] = lambda layer, _: layer
+    layer: Callable[[Layer, Systolic, Masks], Layer | None] = lambda layer, *_: layer
     items: int = 1
 
 
@@ -133,19 +133,19 @@ def _reshaped(rows: float, cols: float) -> Callable[[Systolic], Systolic | None]
     return change
 
 
-def _larger_batch(layer: Layer, _: Systolic) -> Layer | None:
+def _larger_batch(layer: Layer, *_: Any) -> Layer | None:
     if layer.macs * BATCH > MAX_MACS or max(layer.gemm.t, layer.batch) * BATCH > MAX_EXTENT:
         return None
     fields = {name: getattr(layer, name) for name in Layer.model_fields}
     return Layer.model_validate(fields | {"batch": layer.batch * BATCH})
 
 
-def _structured(layer: Layer, device: Systolic) -> Layer | None:
+def _structured(layer: Layer, device: Systolic, masks: Masks) -> Layer | None:
     """Return the layer pruned to the device's n:m level nearest to its density."""
     levels = [level for level in device.array.levels if level != "dense"]
     if not levels or not (layer.prunable and layer.has_weights):
         return None
-    kept = layer.pattern.kept(layer.gemm.k, layer.gemm.n) / (layer.gemm.k * layer.gemm.n)
+    kept = masks.kept(layer) / (layer.gemm.k * layer.gemm.n)
     nearest = min(levels, key=lambda level: abs(_density(level) - kept))
     if str(layer.pattern) == nearest:
         return None
@@ -236,7 +236,7 @@ def findings(
     masks = masks or Masks()
     same = _equal(found, layers)
     leads = [rows[0] for rows in same]
-    facts = [_Facts.of(found, i, layers[i], device) for i in leads]
+    facts = [_Facts.of(found, i, layers[i], device, masks) for i in leads]
     tried = _try_all([layers[i] for i in leads], facts, device, masks)
     whole = int(found.cycles.sum())
     out = []
@@ -275,10 +275,10 @@ class _Facts:
         return RULES.get(self.bound, RULES["onchip"])
 
     @classmethod
-    def of(cls, found: Evaluation, i: int, layer: Layer, device: Systolic) -> _Facts:
+    def of(cls, found: Evaluation, i: int, layer: Layer, device: Systolic, masks: Masks) -> _Facts:
         cycles, work = int(found.cycles[i]), int(found.causes["work"][i])
         losses: dict[str, float] = {name: int(spent[i]) for name, spent in found.causes.items()}
-        fit = _Fit.of(layer, found.mode[i], device)
+        fit = _Fit.of(layer, found.mode[i], device, masks)
         if device.timing != "physical":  # then all that streams counts as work
             losses["padding"] = work * (1 - fit.filled)
             work -= int(losses["padding"])
@@ -320,7 +320,7 @@ class _Fit:
     padding: str
 
     @classmethod
-    def of(cls, layer: Layer, level: str, device: Systolic) -> _Fit:
+    def of(cls, layer: Layer, level: str, device: Systolic, masks: Masks) -> _Fit:
         array, flow = device.array, DATAFLOWS[device.dataflow]
         known = {mode.level: mode for mode in modes(layer.pattern, array)}
         if level not in known and str(layer.pattern) != "dense":
@@ -338,7 +338,7 @@ class _Fit:
         used, slots, dim, side = min(sides, key=lambda s: s[0] / s[1])
         extent = getattr(layer.gemm, dim)
         held = int(ops.blocks(ops.k)[0]) * layer.gemm.n * array.multipliers * mode.passes
-        kept = layer.pattern.kept(layer.gemm.k, layer.gemm.n)
+        kept = masks.kept(layer)
         return cls(
             filled=math.prod(s[0] / s[1] for s in sides),
             kept=1.0 if mode.driven else min(kept / held, 1.0),
@@ -358,7 +358,7 @@ def _try_all(
         changed = change.device(device) if key in answers else None
         if changed is None:
             continue
-        new = {i: change.layer(layers[i], device) for i in asking}
+        new = {i: change.layer(layers[i], device, masks) for i in asking}
         pairs = [(i, layer) for i, layer in new.items() if layer is not None]
         for (i, layer), cycles in zip(
             pairs, _cycles(changed, [layer for _, layer in pairs], masks), strict=True

@@ -138,19 +138,19 @@ class SystolicDevice:
         """Return cycles, their causes and action counts of every layer, in closed form.
 
         Layers of equal shape and pattern are computed once. Only a layer whose passes follow the
-        real mask asks ``masks`` for it.
+        real mask, or whose pattern keeps a number that depends on its weights, asks for its mask.
         """
         unique, where = self._distinct(layers)
         if self.device.timing == "scalesim_v3":
-            return _scalesim(unique, self.device).take(where)
+            return _scalesim(unique, masks, self.device).take(where)
         if self.device.timing == "compiled":
-            return evaluate_compiled(unique, effective_macs(unique), self.device).take(where)
+            return evaluate_compiled(unique, effective_macs(unique, masks), self.device).take(where)
         plans = self._plans(unique)
         adapted = [
             self._adapted(x, masks, int(plans.costs.cycles[i])) for i, x in enumerate(unique)
         ]
         plain = np.flatnonzero([a is None for a in adapted])
-        uniform = self._uniform([unique[i] for i in plain], plans.take(plain))
+        uniform = self._uniform([unique[i] for i in plain], plans.take(plain), masks)
         return (uniform if len(plain) == len(unique) else _merge(uniform, adapted)).take(where)
 
     def schedule(self, layer: Layer, masks: Masks) -> Schedule:
@@ -165,7 +165,7 @@ class SystolicDevice:
             return mode, adaptive.counted(make_ops([layer], [mode], self.device), self.device)
         if plan.costs.cycles[0] == NEVER:
             raise misfit(plan.ops, self.device)
-        kept = int(effective_macs([layer])[0]) // layer.runs
+        kept = int(effective_macs([layer], masks)[0]) // layer.runs
         return plan.modes[0], spell_out(plan.ops, plan.tiling, self.device, kept)
 
     def clock_tiles(self, layer: Layer, masks: Masks) -> tuple[Schedule, Ints]:
@@ -182,8 +182,9 @@ class SystolicDevice:
         where = np.empty(len(layers), dtype=np.intp)
         driven = {x: self._modes_of(x)[-1].driven for x in {layer.pattern for layer in layers}}
         for i, layer in enumerate(layers):
-            pattern = layer.pattern
-            key = (layer.shape_key, pattern, layer.name if driven[pattern] else None)
+            pattern, gemm = layer.pattern, layer.gemm
+            by_mask = driven[pattern] or pattern.kept(gemm.k, gemm.n) is None
+            key = (layer.shape_key, pattern, layer.name if by_mask else None)
             if key not in index:
                 index[key] = len(unique)
                 unique.append(layer)
@@ -228,12 +229,12 @@ class SystolicDevice:
         order = np.lexsort((costs.load_bytes[0], costs.cycles, owner))
         return plans.take(order[np.unique(owner[order], return_index=True)[1]])
 
-    def _uniform(self, layers: list[Layer], plans: _Plans) -> Evaluation:
+    def _uniform(self, layers: list[Layer], plans: _Plans, masks: Masks) -> Evaluation:
         device, ops, tiling, costs = self.device, plans.ops, plans.tiling, plans.costs
         never = np.flatnonzero(costs.cycles == NEVER)
         if len(never):
             raise misfit(ops.take(never[:1]), device)
-        kept = effective_macs(layers)
+        kept = effective_macs(layers, masks)
         bits = ops.runs * ops.stored(ops.k) * ops.n * ops.index_bits
         bare = evaluate(ops, tiling, device, metadata=False) if bits.any() else costs
         launch = device.launch_cycles * np.array([x.repeats for x in layers], dtype=np.int64)
@@ -271,16 +272,18 @@ class SystolicDevice:
         found = self._adaptive(layer, masks)
         if found is None or found.cycles >= cycles:
             return None
-        return _evaluation_of(found, layer, self._choices(layer)[-1], self.device)
+        return _evaluation_of(found, layer, self._choices(layer)[-1], masks, self.device)
 
 
-def effective_macs(layers: Sequence[Layer]) -> Ints:
+def effective_macs(layers: Sequence[Layer], masks: Masks) -> Ints:
     """Return the multiplications with a kept weight, all runs."""
-    kept = [x.pattern.kept(x.gemm.k, x.gemm.n) * x.gemm.t * x.runs for x in layers]
+    kept = [masks.kept(x) * x.gemm.t * x.runs for x in layers]
     return np.array(kept, dtype=np.int64)
 
 
-def _evaluation_of(found: Adaptive, layer: Layer, mode: Mode, device: Systolic) -> Evaluation:
+def _evaluation_of(
+    found: Adaptive, layer: Layer, mode: Mode, masks: Masks, device: Systolic
+) -> Evaluation:
     """Add up the spelled-out tiles of one adaptive layer."""
     schedule = found.counted(make_ops([layer], [mode], device), device)
     launch = device.launch_cycles * layer.repeats
@@ -300,7 +303,7 @@ def _evaluation_of(found: Adaptive, layer: Layer, mode: Mode, device: Systolic) 
         causes=all_causes(one, names, cycles),
         counts=schedule.actions.total(schedule.runs),
         metadata_bits=np.array([slots * mode.index_bits]),
-        effective_macs=effective_macs([layer]),
+        effective_macs=effective_macs([layer], masks),
         mode=(mode.level,),
     )
 
@@ -319,7 +322,7 @@ def _merge(uniform: Evaluation, adapted: list[Evaluation | None]) -> Evaluation:
     )
 
 
-def _scalesim(layers: list[Layer], device: Systolic) -> Evaluation:
+def _scalesim(layers: list[Layer], masks: Masks, device: Systolic) -> Evaluation:
     """SCALE-Sim v3's own numbers: no memory, no stalls; see :mod:`accsim.devices.scalesim`."""
     array = device.array
     runs = np.array([layer.runs for layer in layers], dtype=np.int64)
@@ -337,7 +340,7 @@ def _scalesim(layers: list[Layer], device: Systolic) -> Evaluation:
     counts, percent = scalesim.sram_counts(*call), scalesim.utilisations(*call)
     size = np.array([DTYPES[layer.dtype].bytes for layer in layers], dtype=np.int64)
     none = np.zeros_like(cycles)
-    kept = effective_macs(layers)
+    kept = effective_macs(layers, masks)
     x_reads = np.rint(counts.ifmap_reads).astype(np.int64)
     return Evaluation(
         cycles=cycles,

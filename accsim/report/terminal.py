@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from accsim.report.text import (
@@ -267,3 +267,27 @@ def _voice(console: Console) -> Callable[[str], str]:
     if encoding.startswith("utf"):
         return str
     return lambda text: text.translate(PLAINER).encode(encoding, "replace").decode(encoding)
+
+
+def quality_lines(result: Result) -> Iterator[str]:
+    """Yield what the masks leave of the weights, layer by layer, to stand beside their cost."""
+    magnitude, energy = result.quality.values()
+    layers = result.workload.layers
+    pruned = [i for i, layer in enumerate(layers) if str(layer.pattern) != "dense"]
+    if not pruned:
+        yield "quality          nothing is pruned"
+        return
+    wide = max(len(layers[i].name) for i in pruned)
+    for i in pruned:
+        yield (
+            f"{layers[i].name:<{wide}}  {layers[i].pattern!s:<18} keeps {magnitude[i]:.1%} of |w|, "
+            f"{energy[i]:.1%} of w²"
+        )
+    total = result.retained
+    real = (
+        "the trace's weights" if hasattr(result.masks, "trace") else "synthetic weights with scales"
+    )
+    yield (
+        f"quality          {total['retained_magnitude']:.1%} of |w| and "
+        f"{total['retained_energy']:.1%} of w² of all pruned layers ({real})"
+    )

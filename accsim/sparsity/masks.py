@@ -44,6 +44,12 @@ class Masks:
         self._keep(key, np.packbits(mask))
         return mask
 
+    def kept(self, layer: Layer) -> int:
+        """Return how many weights of the layer (of one run) are kept; makes the mask if it must."""
+        gemm = layer.gemm
+        known = layer.pattern.kept(gemm.k, gemm.n)
+        return int(self.mask(layer).sum()) if known is None else known
+
     def _keep(self, key: tuple[object, ...], packed: npt.NDArray[np.uint8]) -> None:
         self._packed[key] = packed
         self._bytes += packed.nbytes

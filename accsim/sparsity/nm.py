@@ -101,6 +101,11 @@ class NM(Pattern):
         k, columns = mask.shape
         return int(self.slots(k) * columns * index_bits(self.m))
 
+    def stored(self, mask: BoolArray) -> int:
+        """Return the slots of all groups, empty ones included."""
+        k, columns = mask.shape
+        return int(self.slots(k) * columns)
+
     def slots(self, k: int) -> int:
         """Return the slots stored for k rows of one column.
 

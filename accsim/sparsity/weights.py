@@ -38,3 +38,10 @@ def retained_magnitude(weights: npt.NDArray[np.floating], mask: npt.NDArray[np.b
     """Return Σ|w| over the kept weights divided by Σ|w| over all (1 for all-zero weights)."""
     total = float(np.abs(weights).sum(dtype=np.float64))
     return float(np.abs(weights[mask]).sum(dtype=np.float64)) / total if total else 1.0
+
+
+def retained_energy(weights: npt.NDArray[np.floating], mask: npt.NDArray[np.bool_]) -> float:
+    """Return Σw² over the kept weights divided by Σw² over all (1 for all-zero weights)."""
+    squares = np.square(weights, dtype=np.float64)
+    total = float(squares.sum())
+    return float(squares[mask].sum()) / total if total else 1.0

@@ -59,8 +59,11 @@ class Pattern(ABC):
         """Return the bits that say where the kept weights are."""
 
     @abstractmethod
-    def kept(self, k: int, n: int) -> int:
-        """Return how many of k × n weights the generator keeps (exact, without a mask)."""
+    def kept(self, k: int, n: int) -> int | None:
+        """Return how many of k × n weights the generator keeps: exact, without a mask.
+
+        None when it depends on the weights: only the mask can tell.
+        """
 
     @abstractmethod
     def block_bound(self, rows: int) -> int | None:
@@ -68,6 +71,14 @@ class Pattern(ABC):
 
         None when the pattern gives no bound below ``rows``: only the real mask can tell.
         """
+
+    def stored(self, mask: BoolArray) -> int:
+        """Return the values the packed format holds: the kept ones, and slots that stay empty."""
+        return int(mask.sum())
+
+    def packed_bits(self, mask: BoolArray, value_bits: int) -> int:
+        """Return the size of the packed matrix: stored values and metadata."""
+        return self.stored(mask) * value_bits + self.metadata_bits(mask)
 
     def density(self, mask: BoolArray) -> float:
         """Return the share of weights kept."""
@@ -162,7 +173,8 @@ def parse_pattern(text: str) -> Pattern:
         pattern = family.parse(text.strip())
         if pattern is not None:
             return pattern
-    grammars = [family.grammar for family in families().values()]
+    close = [family.grammar for name, family in families().items() if near(text, [name])]
+    hint = f"did you mean '{close[0]}'?" if close else "such as 2:4, unstructured@0.9 or dense"
     raise InputError(
-        f"pattern must be one of {', '.join(grammars)}; got '{text}'{near(text, families())}"
+        f"pattern must be one of those `accsim show patterns` lists, {hint}; got '{text}'"
     )
