@@ -63,11 +63,16 @@ class ColumnSparse(Pattern):
 
     def mask(self, weights: FloatArray, seed: int = 0) -> BoolArray:
         """Keep the s largest |w| of each column; deterministic, no seed used."""
-        k, _ = weights.shape
-        order = np.argsort(-np.abs(weights), axis=0, kind="stable")[: min(self.count, k)]
-        keep = np.zeros(weights.shape, dtype=np.bool_)
-        np.put_along_axis(keep, order, True, axis=0)
-        return keep
+        columns = np.abs(weights).T.copy()
+        k = columns.shape[1]
+        if self.count >= k:
+            return np.ones(weights.shape, dtype=np.bool_)
+        least = np.partition(columns, k - self.count, axis=1)[:, k - self.count, None]
+        keep = columns > least
+        ties = columns == least  # the first of them, as many as still fit
+        room = self.count - np.count_nonzero(keep, axis=1)[:, None]
+        keep |= ties & (np.cumsum(ties, axis=1) <= room)
+        return np.ascontiguousarray(keep.T)
 
     def check(self, mask: BoolArray) -> list[str]:
         """No column may hold more than s."""
