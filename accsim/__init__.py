@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from accsim.base.errors import AccsimError, InputError
     from accsim.files.hardware import load_hardware
-    from accsim.files.workload import load_workload
     from accsim.result import Result
     from accsim.simulation import simulate
     from accsim.sparsity.weights import retained_magnitude, synthetic_weights
     from accsim.spec.pattern import parse_pattern as pattern
     from accsim.spec.workload import Gemm, Layer, Workload, gemm
+    from accsim.traces.load import load_workload
+    from accsim.traces.trace import read_trace, write_trace
 
 __version__ = "0.1.0"
 
@@ -33,7 +34,7 @@ _HOMES = {
     "AccsimError": "accsim.base.errors",
     "InputError": "accsim.base.errors",
     "load_hardware": "accsim.files.hardware",
-    "load_workload": "accsim.files.workload",
+    "load_workload": "accsim.traces.load",
     "Result": "accsim.result",
     "simulate": "accsim.simulation",
     "retained_magnitude": "accsim.sparsity.weights",
@@ -43,11 +44,14 @@ _HOMES = {
     "Layer": "accsim.spec.workload",
     "Workload": "accsim.spec.workload",
     "gemm": "accsim.spec.workload",
+    "read_trace": "accsim.traces.trace",
+    "write_trace": "accsim.traces.trace",
 }
 
 __all__ = [
     "AccsimError", "Gemm", "InputError", "Layer", "Result", "Workload", "gemm", "load_hardware",
-    "load_workload", "pattern", "retained_magnitude", "simulate", "synthetic_weights",
+    "load_workload", "pattern", "read_trace", "retained_magnitude", "simulate", "synthetic_weights",
+    "write_trace",
 ]  # fmt: skip
 
 

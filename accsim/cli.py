@@ -111,7 +111,7 @@ def run(
     """
     from accsim.files.hardware import load_hardware
     from accsim.simulation import simulate
-    from accsim.sparsity.masks import Masks
+    from accsim.traces.replay import masks_of
 
     network = _network(workload, batch, dtype, layers)
     if pattern is not None:
@@ -130,7 +130,7 @@ def run(
         from accsim.engine.perfetto import check_path
 
         check_path(timeline)
-    masks = Masks(seed)
+    masks = masks_of(network, seed)
     with _progress(level, len(network.layers), quiet) as advance:
         result = simulate(network, hardware, level=level, masks=masks, progress=advance)
     if as_json:
@@ -203,8 +203,8 @@ def _network(word: str, batch: int | None, dtype: str | None, layers: tuple[str,
     """Return the workload a command-line word stands for."""
     import re
 
-    from accsim.files.workload import load_workload
     from accsim.spec.workload import gemm
+    from accsim.traces.load import load_workload
 
     sizes = re.fullmatch(r"gemm:(\d{1,12})[x,](\d{1,12})[x,](\d{1,12})", word)
     if sizes:
@@ -414,8 +414,8 @@ def show_workloads(name: str | None) -> None:
     accsim show workloads resnet50
     """
     from accsim.files import catalogue
-    from accsim.files.workload import load_workload
     from accsim.report.parameters import workload_line, workload_lines
+    from accsim.traces.load import load_workload
 
     if name is None:
         _list(

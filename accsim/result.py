@@ -146,7 +146,8 @@ class Result:
         """What each layer's mask leaves of its weights (columns of QUALITY), layer by layer.
 
         Weights are those of the masks the run used: real ones of a trace, else synthetic ones with
-        the scale structure of trained networks. Equal sparsity is not equal quality.
+        the scale structure of trained networks. Equal sparsity is not equal quality. Not-a-number
+        for a layer whose mask is replayed from a trace that does not hold what was pruned.
         """
         masks = self.masks or Masks(self.seed)
         pairs = [_retained(layer, masks) for layer in self.workload.layers]
@@ -159,7 +160,9 @@ class Result:
         sizes = [x.gemm.k * x.gemm.n * (x.pattern != DENSE) for x in layers]
         whole = sum(sizes)
         return {
-            name: sum(s * v for s, v in zip(sizes, values, strict=True)) / whole if whole else 1.0
+            name: sum(s * v for s, v in zip(sizes, values, strict=True) if s) / whole
+            if whole
+            else 1.0
             for name, values in self.quality.items()
         }
 
@@ -352,6 +355,8 @@ class Result:
 def _retained(layer: Layer, masks: Masks) -> tuple[float, float]:
     if layer.pattern == DENSE:
         return 1.0, 1.0
+    if not masks.before_pruning(layer):
+        return math.nan, math.nan
     weights, mask = masks.weights(layer), masks.mask(layer)
     return retained_magnitude(weights, mask), retained_energy(weights, mask)
 

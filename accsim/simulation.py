@@ -19,6 +19,7 @@ from accsim.sparsity.masks import Masks
 from accsim.spec.hardware import Systolic
 from accsim.spec.schedule import Evaluation
 from accsim.spec.workload import Layer, Workload
+from accsim.traces.replay import masks_of
 
 Ints = npt.NDArray[np.int64]
 LEVELS = ("closed", "events", "register")
@@ -45,7 +46,8 @@ def simulate(
             outputs are checked against the masked product).
         seed: of synthetic weights, masks and operands.
         iid: plain Gaussian weights instead of ones with row and column scales.
-        masks: masks to reuse between calls (then ``seed`` and ``iid`` are theirs).
+        masks: masks to reuse between calls (then ``seed`` and ``iid`` are theirs); by default those
+            of the trace the workload was read from, else synthetic ones.
         progress: called with a layer's name before it is simulated (events, register).
 
     Raises:
@@ -61,7 +63,7 @@ def simulate(
                 f"{what} must be what load_{what} returns; got {type(value).__name__} "
                 f"'{str(value)[:60]}'"
             )
-    masks = masks or Masks(_whole(seed), iid=iid)
+    masks = masks or masks_of(workload, _whole(seed), iid=iid)
     device = device_of(hardware.kind)(hardware)
     found: Evaluation = device.evaluate(workload.layers, masks)
     if level != "closed":

@@ -30,6 +30,7 @@ HEADS = {
     "dram": "DRAM wait",
 }  # fmt: skip
 WORDS = {"fill_drain": "fill and drain", "dram": "DRAM", "sram": "SRAM", "mac": "MACs"}
+UNKNOWN = "not known: the trace does not hold what was pruned"
 # For a stream that cannot say them; widths stay.
 PLAINER = str.maketrans({"×": "x", "…": "~", "·": "-", "µ": "u"})
 
@@ -279,15 +280,16 @@ def quality_lines(result: Result) -> Iterator[str]:
         return
     wide = max(len(layers[i].name) for i in pruned)
     for i in pruned:
-        yield (
-            f"{layers[i].name:<{wide}}  {layers[i].pattern!s:<18} keeps {magnitude[i]:.1%} of |w|, "
-            f"{energy[i]:.1%} of w²"
+        known = magnitude[i] == magnitude[i]
+        yield f"{layers[i].name:<{wide}}  {layers[i].pattern!s:<18} " + (
+            f"keeps {magnitude[i]:.1%} of |w|, {energy[i]:.1%} of w²" if known else UNKNOWN
         )
     total = result.retained
-    real = (
-        "the trace's weights" if hasattr(result.masks, "trace") else "synthetic weights with scales"
-    )
+    if total["retained_magnitude"] != total["retained_magnitude"]:
+        yield f"quality          {UNKNOWN}"
+        return
+    real = "the trace's weights" if hasattr(result.masks, "trace") else "synthetic, with scales"
     yield (
         f"quality          {total['retained_magnitude']:.1%} of |w| and "
-        f"{total['retained_energy']:.1%} of w² of all pruned layers ({real})"
+        f"{total['retained_energy']:.1%} of w² of all pruned layers (weights: {real})"
     )

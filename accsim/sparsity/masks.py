@@ -44,6 +44,10 @@ class Masks:
         self._keep(key, np.packbits(mask))
         return mask
 
+    def before_pruning(self, layer: Layer) -> bool:
+        """Say whether ``weights`` are those the mask was chosen from, the dropped ones included."""
+        return True
+
     def kept(self, layer: Layer) -> int:
         """Return how many weights of the layer (of one run) are kept; makes the mask if it must."""
         gemm = layer.gemm

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -42,8 +43,24 @@ def test_every_pattern_runs_and_counts_its_own_masks(ok, pattern):
 def test_quality_is_said_beside_cost(ok):
     text = ok("run", "resnet18:fc", *HW, "--pattern", "2:4", "--quality")
     assert "of |w|" in text
-    assert "synthetic weights with scales" in text
+    assert "weights: synthetic, with scales" in text
     assert "nothing is pruned" in ok("run", "resnet18:fc", *HW, "--quality")
+
+
+def test_a_trace_says_only_what_it_knows(ok, tmp_path):
+    """Masks without weights: no quality. Weights before pruning: that of the mask on them."""
+    weights = accsim.synthetic_weights(64, 32)
+    mask = accsim.pattern("unstructured@0.8").mask(weights)
+    np.save(tmp_path / "m.npy", mask)
+    assert "not known" in ok("run", str(tmp_path / "m.npy"), *HW, "--quality")
+    assert '"retained_magnitude": "nan"' in ok(
+        "run", str(tmp_path / "m.npy"), *HW, "--quality", "--json"
+    )
+    np.save(tmp_path / "w.npy", weights)
+    text = ok("run", str(tmp_path / "w.npy"), *HW, "--pattern", "unstructured@0.8", "--quality")
+    kept = accsim.retained_magnitude(weights, mask)
+    assert f"{kept:.1%} of |w|" in text
+    assert "the trace's weights" in text
 
 
 def test_a_scheme_runs_what_is_really_computed(ok):
