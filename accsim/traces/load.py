@@ -23,6 +23,7 @@ READERS = {
     ".mtx": "accsim.traces.matrix:read_matrix",
     ".npy": "accsim.traces.matrix:read_matrix",
     ".npz": "accsim.traces.matrix:read_matrix",
+    ".onnx": "accsim.traces.capture.onnx_graph:read_onnx",
 }
 
 
@@ -30,14 +31,16 @@ def load_workload(name: str | Path, batch: int | None = None, dtype: str | None 
     """Return the workload of a catalogue name or of a file.
 
     Args:
-        name: ``"resnet50"``, ``"my/net.yaml"``, a SCALE-Sim ``"topology.csv"``, ``"net.trace"``,
-            or a matrix (``.smtx``, ``.mtx``, ``.npy``, ``.npz``): one linear layer of 256 tokens.
+        name: ``"resnet50"``, ``"digits-cnn-2of4"``, ``"my/net.yaml"``, a SCALE-Sim
+            ``"topology.csv"``, ``"net.trace"``, ``"net.onnx"``, or a matrix (``.smtx``, ``.mtx``,
+            ``.npy``, ``.npz``): one linear layer of 256 tokens.
         batch: items processed together; the file's own value if None.
         dtype: number format of every layer; the file's own if None.
 
     Raises:
         InputError: no such name, or a file that breaks a rule.
     """
+    name = shipped().get(str(name), name)
     reader = _reader(name)
     if reader is None:
         return files.load_workload(name, batch=batch, dtype=dtype)
@@ -50,6 +53,12 @@ def load_workload(name: str | Path, batch: int | None = None, dtype: str | None 
         found = found.with_dtype(dtype)
     workload: Workload = found if batch is None else found.with_batch(batch)
     return workload
+
+
+def shipped() -> dict[str, Path]:
+    """Return the traces of the catalogue by name, sorted."""
+    folder = catalogue.folder("workloads") / "traces"
+    return {path.stem: path for path in sorted(folder.glob("*.trace"))}
 
 
 def suffixes() -> list[str]:

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import accsim
 from accsim.cli import main
+from accsim.traces.load import shipped
 
 TOPOLOGIES = Path(__file__).parent.parent / "data" / "topologies" / "scalesim"
 
@@ -117,7 +118,7 @@ def test_show_lists_have_one_line_each(ok):
     hardware = ok("show", "hw").splitlines()
     assert any(line.startswith("systolic_nm_32x32 ") for line in hardware)
     assert all(len(line.split(None, 1)) == 2 for line in hardware)
-    assert len(ok("show", "workloads").splitlines()) == 14
+    assert len(ok("show", "workloads").splitlines()) == 14 + len(shipped())
     patterns = ok("show", "patterns")
     for grammar in ("n:m (2:4)", "unstructured[:format]@s", "V:n:m", "bsr:B@s", "hss:", "dense"):
         assert grammar in patterns

@@ -10,25 +10,15 @@ from typing import Any
 import click
 
 from accsim import __version__
-from accsim.base.errors import AccsimError, InputError, near
+from accsim.base.errors import AccsimError, InputError
+from accsim.cli.show import show
+from accsim.cli.trace import trace
+from accsim.cli.words import Group, overrides_of
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-class _Group(click.Group):
-    """A group that names the near word for an unknown command."""
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            if not args:
-                raise
-            hint = near(args[0], self.list_commands(ctx))
-            raise click.UsageError(f"no such command '{args[0]}'{hint}", ctx) from error
-
-
-@click.group(cls=_Group, context_settings=CONTEXT)
+@click.group(cls=Group, context_settings=CONTEXT)
 @click.version_option(__version__, prog_name="accsim")
 def app() -> None:
     """Simulate accelerators for sparse neural networks: latency, energy, where cycles go.
@@ -119,7 +109,7 @@ def run(
     elif skip:
         raise InputError("--skip needs --pattern: nothing is pruned")
     network = _rewritten(network, scheme, dynamic, seed)
-    hardware = load_hardware(hw, _overrides(overrides))
+    hardware = load_hardware(hw, overrides_of(overrides))
     if hw.lower().endswith(".cfg") and not quiet:
         _say_ignored(hw)
     if out is not None:
@@ -219,18 +209,6 @@ def _network(word: str, batch: int | None, dtype: str | None, layers: tuple[str,
     return network.select(*chosen) if chosen else network
 
 
-def _overrides(words: tuple[str, ...]) -> dict[str, str]:
-    found = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not equals or not key.strip() or not value.strip():
-            raise InputError(f"--set needs KEY=VALUE, e.g. array.rows=64; got '{word}'")
-        if key.strip() in found:
-            raise InputError(f"--set {key.strip()} is given twice")
-        found[key.strip()] = value.strip()
-    return found
-
-
 def _writable(folder: Path) -> None:
     """Refuse an output folder before the work, not after it."""
     import tempfile
@@ -275,180 +253,8 @@ def _print(result: Any, all_layers: bool) -> None:
     print_result(result, Console(width=width, highlight=False), all_layers=all_layers)
 
 
-@app.group(cls=_Group)
-def show() -> None:
-    """List devices, workloads, patterns and more; with a NAME, everything about it."""
-
-
-@show.command("hw")
-@click.argument("name", required=False)
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override hardware.")
-def show_hw(name: str | None, overrides: tuple[str, ...]) -> None:
-    """List hardware; with NAME print every parameter with its unit and source.
-
-    \b
-    accsim show hw
-    accsim show hw systolic_nm_32x32
-    """
-    from accsim.files import catalogue
-    from accsim.files.hardware import load_hardware
-
-    if name is None:
-        _list((known, load_hardware(known).title) for known in catalogue.names("hwconfigs"))
-        return
-    from accsim.report.parameters import memory_lines, parameter_lines
-
-    hardware = load_hardware(name, _overrides(overrides))
-    for line in (*parameter_lines(hardware), "", *memory_lines(hardware)):
-        click.echo(line)
-
-
-@show.command("schemes")
-def show_schemes() -> None:
-    """List rewrites of layers into what is really computed, for `accsim run --scheme`.
-
-    \b
-    accsim show schemes
-    """
-    from accsim.sparsity.schemes import schemes
-
-    _list(schemes().values())
-
-
-@show.command("dynamics")
-def show_dynamics() -> None:
-    """List sparsity that is drawn at run time, for `accsim run --dynamic`.
-
-    \b
-    accsim show dynamics
-    """
-    from accsim.sparsity.dynamic import dynamics
-
-    _list(dynamics().values())
-
-
-@show.command("presets")
-@click.argument("name", required=False)
-def show_presets(name: str | None) -> None:
-    """List measured sparsities with their sources; with NAME print its rows.
-
-    \b
-    accsim show presets
-    """
-    from accsim.sparsity.presets import preset, presets
-
-    if name is None:
-        _list((known, f"{len(preset(known).rows)} rows") for known in presets())
-        return
-    for row in preset(name).rows:
-        click.echo(str(row))
-
-
-@show.command("dram")
-@click.argument("name", required=False)
-def show_dram(name: str | None) -> None:
-    """List DRAM parts; with NAME print its timings and what it sustains.
-
-    \b
-    accsim show dram
-    accsim show dram ddr4_3200
-    """
-    from accsim.files.dram import dram_parts, load_dram
-    from accsim.report.parameters import dram_lines, parameter_lines
-
-    if name is None:
-        _list((known, load_dram(known).title) for known in dram_parts())
-        return
-    part = load_dram(name)
-    for line in (*parameter_lines(part), "", *dram_lines(part)):
-        click.echo(line)
-
-
-@show.command("boards")
-@click.argument("name", required=False)
-def show_boards(name: str | None) -> None:
-    """List GPU boards and FPGA cards with a power model; with NAME print every number.
-
-    \b
-    accsim show boards
-    accsim show boards a100_sxm4_40gb
-    """
-    from accsim.files import catalogue
-    from accsim.files.board import load_board
-    from accsim.report.parameters import parameter_lines
-
-    if name is None:
-        _list((known, load_board(known).title) for known in catalogue.names("hwconfigs", "boards"))
-        return
-    for line in parameter_lines(load_board(name)):
-        click.echo(line)
-
-
-@show.command("area")
-@click.argument("name")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override hardware.")
-@click.option("--dtype", default="int8", show_default=True, help="Operands the PEs are built for.")
-@click.option("--checker", default="none", show_default=True, metavar="KIND",
-              help="none, column, row, two_sided, scalar or digit_serial.")  # fmt: skip
-def show_area(name: str, overrides: tuple[str, ...], dtype: str, checker: str) -> None:
-    """Print the area of hardware NAME by part, with its range, and what a checker adds.
-
-    \b
-    accsim show area systolic_nm_32x32
-    accsim show area systolic_ws_32x32 --checker column --set array.rows=64
-    """
-    from accsim.files.hardware import load_hardware
-    from accsim.report.parameters import area_lines
-
-    for line in list(area_lines(load_hardware(name, _overrides(overrides)), dtype, checker)):
-        click.echo(line)
-
-
-@show.command("workloads")
-@click.argument("name", required=False)
-def show_workloads(name: str | None) -> None:
-    """List workloads; with NAME print its layers, totals and sources.
-
-    \b
-    accsim show workloads
-    accsim show workloads resnet50
-    """
-    from accsim.files import catalogue
-    from accsim.report.parameters import workload_line, workload_lines
-    from accsim.traces.load import load_workload
-
-    if name is None:
-        _list(
-            (known, workload_line(load_workload(known))) for known in catalogue.names("workloads")
-        )
-        return
-    for line in workload_lines(load_workload(name)):
-        click.echo(line)
-
-
-@show.command("patterns")
-@click.argument("name", required=False)
-def show_patterns(name: str | None) -> None:
-    """List sparsity patterns and how they are written; with NAME check one string.
-
-    \b
-    accsim show patterns
-    accsim show patterns 2:4
-    """
-    from accsim.spec.pattern import families, parse_pattern
-
-    if name is None:
-        _list((family.grammar, family.summary) for family in families().values())
-        return
-    pattern = parse_pattern(name)
-    _list([(str(pattern), type(pattern).summary)])
-
-
-def _list(rows: Any) -> None:
-    listed = list(rows)
-    width = max((len(name) for name, _ in listed), default=0)
-    for name, text in listed:
-        click.echo(f"{name:<{width}}  {text}")
+app.add_command(show)
+app.add_command(trace)
 
 
 @app.command()
