@@ -27,6 +27,14 @@ READERS = {
 }
 
 
+# Files that need to be told more than their path.
+COMMANDS = {
+    ".safetensors": "weights do not say what is computed with them",
+    ".json": "a config describes a model that must be built and run",
+    ".py": "a model must be built and run",
+}
+
+
 def load_workload(name: str | Path, batch: int | None = None, dtype: str | None = None) -> Workload:
     """Return the workload of a catalogue name or of a file.
 
@@ -80,6 +88,10 @@ def _reader(name: Any) -> Any:
     for point in entry_points(group=GROUP):
         if f".{point.name}" == suffix:
             return point.load()
+    if suffix in COMMANDS:
+        raise InputError(
+            f"{COMMANDS[suffix]}: make a trace of it, `accsim trace --help`", file=name
+        )
     if Path(name).is_file():
         raise InputError(
             f"suffix must be one of {', '.join(suffixes())}; got '{suffix}'", file=name

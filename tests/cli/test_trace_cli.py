@@ -56,3 +56,16 @@ def test_what_is_wrong_is_one_line(words, says, capsys, monkeypatch, tmp_path):
     error = capsys.readouterr().err.strip()
     assert says in error
     assert "\n" not in error
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "config.json", "model.py"])
+def test_files_that_do_not_say_enough_name_the_command(name, tmp_path):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(accsim.InputError, match="make a trace of it, `accsim trace --help`"):
+        accsim.load_workload(tmp_path / name)
+
+
+def test_a_shipped_trace_runs_by_its_name(ok):
+    found = json.loads(ok("run", "digits-cnn-2of4", "--hw", "systolic_nm_32x32", "--json"))
+    assert found["layers"]["mode"][1:4] == ["2:4"] * 3
+    assert "digits-cnn-2of4" in ok("show", "workloads")
