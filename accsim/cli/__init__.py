@@ -73,6 +73,7 @@ def _fail(message: str, code: int = 2) -> None:
 @click.option("--dtype", metavar="FORMAT", help="int8, int16, fp8, bf16, fp16 or fp32.")
 @click.option("--level", default="closed", show_default=True, help="closed, events or register.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, masks, operands.")
+@click.option("--iid", is_flag=True, help="Weights without row and column scales.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override hardware.")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write tables, figures."
@@ -90,6 +91,7 @@ def run(
     batch: int | None, dtype: str | None, level: str, seed: int, overrides: tuple[str, ...],
     out: Path | None, timeline: Path | None, no_plots: bool, all_layers: bool, why: bool,
     quality: bool, as_json: bool, quiet: bool, scheme: str | None, dynamic: str | None,
+    iid: bool,
 ) -> None:  # fmt: skip
     """Simulate WORKLOAD: a name, a file, NAME:LAYER, or gemm:TxKxN.
 
@@ -120,7 +122,7 @@ def run(
         from accsim.engine.perfetto import check_path
 
         check_path(timeline)
-    masks = masks_of(network, seed)
+    masks = masks_of(network, seed, iid=iid)
     with _progress(level, len(network.layers), quiet) as advance:
         result = simulate(network, hardware, level=level, masks=masks, progress=advance)
     if as_json:

@@ -47,6 +47,13 @@ def test_quality_is_said_beside_cost(ok):
     assert "nothing is pruned" in ok("run", "resnet18:fc", *HW, "--quality")
 
 
+def test_plain_noise_is_for_those_who_ask(ok):
+    words = ("run", "resnet18:fc", *HW, "--pattern", "tvw:128@0.75", "--quality", "--json")
+    scaled, plain = (json.loads(ok(*words, *more)) for more in ((), ("--iid",)))
+    kept = [x["totals"]["retained_magnitude"] for x in (scaled, plain)]
+    assert kept[0] > 0.5 > 0.42 > kept[1]
+
+
 def test_a_trace_says_only_what_it_knows(ok, tmp_path):
     """Masks without weights: no quality. Weights before pruning: that of the mask on them."""
     weights = accsim.synthetic_weights(64, 32)
