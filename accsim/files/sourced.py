@@ -109,7 +109,7 @@ def override(tree: Node, keys: list[str], value: Any, key: str) -> Node:
             f"an override needs a dotted key such as array.rows; got '{'.'.join(keys)}'"
         )
     if not isinstance(tree.value, dict):
-        raise InputError(f"override: '{'.'.join(keys)}' has no keys below it", file="override")
+        raise InputError(f"nothing lies at '{key}'", file="override")
     if len(keys) > 1:
         child = tree.value.get(keys[0], Node({}, "override", None))
         new = override(child, keys[1:], value, key)

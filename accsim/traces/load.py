@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from accsim.base.errors import InputError
+from accsim.base.errors import InputError, near
 from accsim.files import catalogue
 from accsim.files import workload as files
 from accsim.spec.workload import Workload
@@ -48,7 +48,11 @@ def load_workload(name: str | Path, batch: int | None = None, dtype: str | None 
     Raises:
         InputError: no such name, or a file that breaks a rule.
     """
-    name = shipped().get(str(name), name)
+    traces = shipped()
+    name = traces.get(str(name), name)
+    unknown = str(name) not in catalogue.names("workloads") and not Path(name).suffix
+    if unknown and (hint := near(str(name), traces)):
+        raise InputError(f"no workload called '{name}'{hint}")
     reader = _reader(name)
     if reader is None:
         return files.load_workload(name, batch=batch, dtype=dtype)

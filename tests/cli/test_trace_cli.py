@@ -69,3 +69,8 @@ def test_a_shipped_trace_runs_by_its_name(ok):
     found = json.loads(ok("run", "digits-cnn-2of4", "--hw", "systolic_nm_32x32", "--json"))
     assert found["layers"]["mode"][1:4] == ["2:4"] * 3
     assert "digits-cnn-2of4" in ok("show", "workloads")
+
+
+def test_a_slip_in_the_name_of_a_shipped_trace_is_seen():
+    with pytest.raises(accsim.InputError, match="did you mean 'digits-cnn-2of4'"):
+        accsim.load_workload("digits-cnn-2of5")

@@ -53,7 +53,7 @@ CHIPS = {
 
 def rows() -> Iterator[Row]:
     """Yield published figures of the A100 boards, the medians of products, and FPGA cards."""
-    figures = _a100_figures()
+    figures = a100_figures()
     for known in read("boards.csv"):
         value = float(known["value"])
         model, low, high = figures[known["key"]]()
@@ -119,7 +119,7 @@ def _gemm_rows() -> Iterator[Row]:
         for density, column in (("dense", "dense_us"), ("2:4", "sparse24_us")):
             kernels, operations = gemm(board, dtype, *extents, sparse=density == "2:4")
             measured_s = np.array([float(p[column]) for p in mine]) * 1e-6
-            times = (run_power(b, kernels).time_s for b in _corners(board))
+            times = (run_power(b, kernels).time_s for b in corners(board))
             rates = [np.median(operations / time) * 1e-12 for time in (measured_s, *times)]
             measured, model, slow, fast = map(float, sorted_ends(rates))
             yield _row(
@@ -135,7 +135,8 @@ def sorted_ends(four: list[Any]) -> list[Any]:
     return [*four[:2], *sorted(four[2:])]
 
 
-def _corners(board: GpuBoard) -> list[GpuBoard]:
+def corners(board: GpuBoard) -> list[GpuBoard]:
+    """Return a board at its values, at the low and at the high corner."""
     return [board, at_corner(board, "low"), at_corner(board, "high")]
 
 
@@ -146,7 +147,7 @@ class A100:
     """The board at its values, at the low and at the high corner, in this order."""
 
     def __init__(self) -> None:
-        self.boards = _corners(load_board_of(GpuBoard, "a100_sxm4_40gb"))
+        self.boards = corners(load_board_of(GpuBoard, "a100_sxm4_40gb"))
 
     def idle_w(self, clock_ghz: float | None = None) -> Three:
         """Return the power without a context."""
@@ -192,7 +193,7 @@ class A100:
         return [float(run.clock_ghz[0]) for run in runs], rates
 
 
-def _a100_figures() -> dict[str, Callable[[], Three]]:
+def a100_figures() -> dict[str, Callable[[], Three]]:
     """Return key of boards.csv → our figure, at values, low and high corner."""
     a, bytes_of_l1 = A100(), 128 * A100_SMS * BOOST_HZ
     fmas, beyond = 64 * A100_SMS * BOOST_HZ, ("l2_bytes", "dram_bytes")
