@@ -14,32 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
-import accsim
-from accsim.cost.area import Range, array_parts, overhead_percent, parts_mm2
-from accsim.files.area import load_area
-from accsim.spec.area import AreaTable
+from accsim.cost.area import Range
+from accsim.validate.groups.area import ours
 
 HERE = Path(__file__).parent
-
-
-def ours(row: pd.Series) -> Range | None:
-    """Return our figure for one published one, None where we model no such thing."""
-    if row.relation == "out of scope":
-        return None
-    table = load_area(row.table)
-    if row.quantity in ("overhead_percent", "array_mm2"):
-        given = dict(pair.split("=") for pair in str(row.overrides or "").split())
-        device = accsim.load_hardware(row.hardware, given)
-        if row.quantity == "overhead_percent":
-            return overhead_percent(row.checker, device, table, row["dtype"]).array_percent
-        return parts_mm2(array_parts(device.array, row["dtype"], device.dataflow), table)
-    return Range(*(_cell(row, at) for at in (table.corner("low"), table, table.corner("high"))))
-
-
-def _cell(row: pd.Series, table: AreaTable) -> float:
-    if row.quantity == "sram_mm2":
-        return table.sram_mm2(int(row.bytes))
-    return table.adder_um2(int(row.bits)) if row.bits else table.register_um2_per_bit
 
 
 def verdict(row: pd.Series, found: Range | None) -> str:
@@ -58,7 +36,7 @@ def verdict(row: pd.Series, found: Range | None) -> str:
 def compared() -> pd.DataFrame:
     """Return the published figures with ours beside them."""
     rows = pd.read_csv(HERE / "published.csv", keep_default_na=False)
-    found = [ours(row) for _, row in rows.iterrows()]
+    found = [ours(row.astype(str).to_dict()) for _, row in rows.iterrows()]
     for i, name in enumerate(("ours_low", "ours", "ours_high")):
         rows[name] = [None if area is None else float(f"{area[i]:.4g}") for area in found]
     rows["verdict"] = [verdict(row, f) for (_, row), f in zip(rows.iterrows(), found, strict=True)]
