@@ -50,7 +50,8 @@ def load_workload(name: str | Path, batch: int | None = None, dtype: str | None 
     """
     traces = shipped()
     name = traces.get(str(name), name)
-    unknown = str(name) not in catalogue.names("workloads") and not Path(name).suffix
+    bare = isinstance(name, str) and not Path(name).suffix
+    unknown = bare and name not in catalogue.names("workloads")
     if unknown and (hint := near(str(name), traces)):
         raise InputError(f"no workload called '{name}'{hint}")
     reader = _reader(name)
