@@ -17,19 +17,21 @@ import numpy.typing as npt
 from accsim.base.errors import InputError
 from accsim.base.provenance import config_hash
 from accsim.cost.ranges import Comparison, Priced, compare, energy_range_pj
+from accsim.files.hardware import device_of
 from accsim.sparsity.masks import Masks
 from accsim.sparsity.weights import retained_energy, retained_magnitude
-from accsim.spec.hardware import Systolic
+from accsim.spec.device import Device, Family, dram_of, table_of
 from accsim.spec.pattern import DENSE
-from accsim.spec.schedule import Evaluation
+from accsim.spec.schedule import COMPUTE_CAUSES, Evaluation
 from accsim.spec.workload import Layer, Workload
 
 if TYPE_CHECKING:
     import matplotlib.figure
     import pandas as pd
 
-# Every column of the table: name → meaning. A device with memories beyond its buffers has more:
-# waiting, accesses and energy by their name, each behind those of DRAM. Others come at the end.
+# Every column of the table, whatever the device: name → meaning. A device with memories beyond its
+# buffers has more: waiting, accesses and energy by their name, each behind those of DRAM. Other
+# parts of its energy stand before the static one, other columns of its own at the end.
 COLUMNS = {
     "layer": "name of the layer",
     "op": "what it is: conv2d, linear, matmul",
@@ -50,6 +52,7 @@ COLUMNS = {
     "gather_cycles": "bringing scattered operands together, scattering results",
     "generator_cycles": "making masks or compressing operands on the fly",
     "checker_cycles": "checksums and comparisons that computing waits for",
+    "throttle_cycles": "clock below the reference one, under a power cap",
     "dram_cycles": "waiting for DRAM otherwise",
     "launch_cycles": "fixed overhead of starting the layer",
     "utilisation": "effective MACs / (cycles × multipliers); never above 1",
@@ -81,13 +84,19 @@ class Result:
     """The outcome of :func:`accsim.simulate`. Rates and totals are computed from exact counts."""
 
     workload: Workload
-    hardware: Systolic
+    hardware: Any  # the noun of a family: accsim.spec.device.Device
     level: str
     seed: int
     evaluation: Evaluation
     energy_parts_pj: dict[str, npt.NDArray[np.floating[Any]]]
     version: str
     masks: Masks | None = field(default=None, repr=False)
+
+    @property
+    def _device(self) -> Device:
+        """The hardware, as far as shared code knows it."""
+        found: Device = self.hardware
+        return found
 
     @property
     def cycles(self) -> int:
@@ -97,7 +106,7 @@ class Result:
     @property
     def latency_s(self) -> float:
         """Seconds of the whole workload."""
-        return self.cycles / (self.hardware.clock_ghz * 1e9)
+        return self.cycles / (self._device.clock_ghz * 1e9)
 
     @property
     def energy_j(self) -> float:
@@ -111,27 +120,37 @@ class Result:
 
     @cached_property
     def energy_range_pj(self) -> dict[str, tuple[Any, Any]]:
-        """(low, high) energy of each layer in pJ by part: the energy table's corners."""
-        return energy_range_pj(self.evaluation, self._priced.dtypes, self.hardware)
+        """(low, high) energy of each layer in pJ by part: the energy table's corners.
+
+        Empty for a device no range is known of.
+        """
+        return energy_range_pj(self.evaluation, self.workload.layers, self.hardware)
 
     @property
-    def energy_low_j(self) -> float:
-        """Joules with every number of the energy table at its low."""
-        return 1e-12 * sum(float(low.sum()) for low, _ in self.energy_range_pj.values())
+    def energy_low_j(self) -> float | None:
+        """Joules with every number of the energy table at its low; None if no range is known."""
+        return self._energy_end_j(0)
 
     @property
-    def energy_high_j(self) -> float:
-        """Joules with every number of the energy table at its high."""
-        return 1e-12 * sum(float(high.sum()) for _, high in self.energy_range_pj.values())
+    def energy_high_j(self) -> float | None:
+        """Joules with every number of the energy table at its high; None if no range is known."""
+        return self._energy_end_j(1)
+
+    def _energy_end_j(self, end: int) -> float | None:
+        ranges = self.energy_range_pj.values()
+        return 1e-12 * sum(float(ends[end].sum()) for ends in ranges) if ranges else None
 
     @property
     def _priced(self) -> Priced:
-        return Priced(self.evaluation, [x.dtype for x in self.workload.layers], self.hardware)
+        return Priced(self.evaluation, self.workload.layers, self.hardware)
 
     def compare_energy(self, other: Result) -> Comparison:
         """Energy less that of ``other`` with its range, and whether its sign is sure.
 
         Numbers that both designs take from the same source move together.
+
+        Raises:
+            InputError: no range is known of one of the two.
         """
         return compare(self._priced, other._priced)
 
@@ -178,10 +197,47 @@ class Result:
         return _sum(counts.of("dram_", "_bytes"))
 
     @property
+    def family(self) -> type[Family]:
+        """The device family of the hardware: see :mod:`accsim.spec.device`."""
+        return device_of(self.hardware.kind)
+
+    @property
+    def channels(self) -> list[str]:
+        """The memories that are waited for by name, the farthest first."""
+        return [x for x in self.evaluation.causes if x not in (*COMPUTE_CAUSES, "launch")]
+
+    @property
+    def dram_gb_per_s(self) -> float | None:
+        """Bandwidth of the off-chip memory; None for a device that has none."""
+        level = dram_of(self.hardware)
+        if level is None or level.bytes_per_cycle is None:
+            return None
+        return level.bytes_per_cycle * self._device.clock_ghz
+
+    @cached_property
+    def peaks(self) -> list[float]:
+        """Effective MACs a clock of each layer at most: it may depend on dtype and pattern."""
+        peak, hardware = self.family.peak_macs_per_cycle, self.hardware
+        return [peak(hardware, layer) for layer in self.workload.layers]
+
+    @cached_property
+    def room_macs(self) -> list[float]:
+        """Effective MACs each layer's cycles had room for."""
+        cycles = self.evaluation.cycles.tolist()
+        return [spent * peak for spent, peak in zip(cycles, self.peaks, strict=True)]
+
+    @property
+    def peak_macs_per_cycle(self) -> float:
+        """The layers' peak; where they differ, its mean over the cycles."""
+        if len(set(self.peaks)) == 1 or not self.cycles:
+            return max(self.peaks)
+        return sum(self.room_macs) / self.cycles
+
+    @property
     def utilisation(self) -> float:
         """Effective MACs over what the multipliers could have done in the time."""
-        peak = self.cycles * self.hardware.peak_macs_per_cycle
-        return _sum(self.evaluation.effective_macs) / peak if peak else 0.0
+        room = sum(self.room_macs)
+        return _sum(self.evaluation.effective_macs) / room if room else 0.0
 
     @property
     def effective_tops(self) -> float:
@@ -191,23 +247,32 @@ class Result:
 
     @property
     def meanings(self) -> dict[str, str]:
-        """Columns of this result's table → what they mean, extra columns of a device aside."""
+        """Columns of this result's table → what they mean, as far as the device says it."""
+        own = dict(self.family.meanings(self.hardware))
+        extra = {name: own[name] for name in self.evaluation.extra if name in own}
+        return {name: own.get(name, meaning) for name, meaning in self._schema.items()} | extra
+
+    @property
+    def _schema(self) -> dict[str, str]:
+        """Columns → meanings: COLUMNS, and those of more memories and more parts of energy."""
+        levels = [name for name in self.channels if name != "dram"]
         meanings = {}
         for name, meaning in COLUMNS.items():
             meanings[name] = meaning
-            for level in self.hardware.memory.onchip if "dram" in name else ():
-                meanings[name.replace("dram", level.name)] = meaning.replace("DRAM", level.name)
-        return meanings
+            for level in levels if "dram" in name else ():
+                meanings[name.replace("dram", level)] = meaning.replace("DRAM", level)
+        more = [part for part in self.energy_parts_pj if f"energy_{part}_j" not in meanings]
+        tail = {name: meanings.pop(name) for name in ("energy_static_j", "latency_s")}
+        return meanings | {f"energy_{part}_j": f"energy: {part}" for part in more} | tail
 
     @property
     def _moved(self) -> list[str]:
-        return [name for name in self.meanings if name.endswith(("_read_bytes", "_write_bytes"))]
+        return [name for name in self._schema if name.endswith(("_read_bytes", "_write_bytes"))]
 
     @cached_property
     def columns(self) -> dict[str, list[Any]]:
         """The table as plain lists, in the order of COLUMNS, extra columns behind."""
         found, layers = self.evaluation, self.workload.layers
-        peak = self.hardware.peak_macs_per_cycle
         own: dict[str, Any] = {
             "layer": [x.name for x in layers], "op": [x.op.kind for x in layers],
             "t": [x.gemm.t for x in layers], "k": [x.gemm.k for x in layers],
@@ -218,7 +283,7 @@ class Result:
             "stall_cycles": found.cycles - found.causes["work"],
         }  # fmt: skip
         own |= {f"{cause}_cycles": cycles for cause, cycles in found.causes.items()}
-        room = np.maximum(found.cycles, 1) * float(peak)
+        room = np.maximum(found.cycles, 1) * np.array(self.peaks, dtype=np.float64)
         own |= {
             "utilisation": found.effective_macs / room,
             "macs": [x.macs for x in layers],
@@ -229,9 +294,10 @@ class Result:
         for name in self._moved:
             own[name] = none + found.counts.of(*_ends(name))
         parts = {f"energy_{part}_j": pj * 1e-12 for part, pj in self.energy_parts_pj.items()}
-        own |= parts | {"energy_j": sum(parts.values())}
+        own |= parts | {"energy_j": sum(parts.values(), start=np.zeros(len(layers)))}
         own["latency_s"] = found.cycles / (self.hardware.clock_ghz * 1e9)
-        ordered = {name: _plain(own[name]) for name in self.meanings}
+        # A device without DRAM waits none for it; one that prices other parts has none of these.
+        ordered = {name: _plain(own.get(name, none)) for name in self._schema}
         return ordered | {name: _plain(values) for name, values in found.extra.items()}
 
     @property
@@ -275,12 +341,13 @@ class Result:
     @property
     def provenance(self) -> dict[str, Any]:
         """Version, configuration hash, seed, energy table, and the source of every number."""
+        table = table_of(self.hardware)
         return {
             "accsim": self.version,
             "config_sha256": config_hash(self.configuration),
             "seed": self.seed,
             "level": self.level,
-            "energy_table": self.hardware.energy.table,
+            "energy_table": table.table if table else self.family.energy_words(self.hardware),
             "hardware_sources": {
                 path: source.model_dump(mode="json", exclude_none=True)
                 for path, source in self.hardware.sources.items()

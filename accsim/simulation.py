@@ -13,22 +13,21 @@ import numpy.typing as npt
 from accsim import __version__
 from accsim.base.errors import AccsimError, InputError, near, one_of
 from accsim.cost.energy import energy_pj
-from accsim.files.hardware import device_of
+from accsim.files.hardware import device_of, is_device
 from accsim.result import Result
 from accsim.sparsity.masks import Masks
-from accsim.spec.hardware import Systolic
-from accsim.spec.schedule import Evaluation
+from accsim.spec.device import LEVELS, Device, Family
+from accsim.spec.schedule import COMPUTE_CAUSES, Evaluation
 from accsim.spec.workload import Layer, Workload
 from accsim.traces.replay import masks_of
 
 Ints = npt.NDArray[np.int64]
-LEVELS = ("closed", "events", "register")
 Progress = Callable[[str], None]
 
 
 def simulate(
     workload: Workload,
-    hardware: Systolic,
+    hardware: Device,
     *,
     level: str = "closed",
     seed: int = 0,
@@ -41,9 +40,10 @@ def simulate(
     Args:
         workload: a network, or ``accsim.gemm(t, k, n)``, pruned or not.
         hardware: a device from :func:`accsim.load_hardware`.
-        level: ``closed`` (microseconds a layer), ``events`` (SimPy between tiles: the same cycles)
-            or ``register`` (every register of the array, clock by clock, on real operands; the
-            outputs are checked against the masked product).
+        level: ``closed`` (microseconds a layer), ``events`` (SimPy between tiles; the same cycles
+            on a systolic array) or ``register`` (every register of the array, clock by clock, on
+            real operands; the outputs are checked against the masked product). A device family
+            has ``closed`` and may have the others.
         seed: of synthetic weights, masks and operands.
         iid: plain Gaussian weights instead of ones with row and column scales.
         masks: masks to reuse between calls (then ``seed`` and ``iid`` are theirs); by default those
@@ -51,25 +51,30 @@ def simulate(
         progress: called with a layer's name before it is simulated (events, register).
 
     Raises:
-        InputError: an unknown level, a layer the device cannot hold, or a missing energy entry.
+        InputError: a level that is unknown or that the device does not have, a layer it cannot
+            hold, or a missing energy entry.
     """
     if level not in LEVELS:
         raise InputError(
             f"level must be one of {one_of(LEVELS)}; got '{level}'{near(level, LEVELS)}"
         )
-    for value, kind, what in ((workload, Workload, "workload"), (hardware, Systolic, "hardware")):
-        if not isinstance(value, kind):
+    for value, right, what in (
+        (workload, isinstance(workload, Workload), "workload"),
+        (hardware, is_device(hardware), "hardware"),
+    ):
+        if not right:
             raise InputError(
                 f"{what} must be what load_{what} returns; got {type(value).__name__} "
                 f"'{str(value)[:60]}'"
             )
+    family = device_of(hardware.kind)
+    _check_level(family, hardware, level)
     masks = masks or masks_of(workload, _whole(seed), iid=iid)
-    device = device_of(hardware.kind)(hardware)
+    device = family(hardware)
     found: Evaluation = device.evaluate(workload.layers, masks)
     if level != "closed":
-        _refuse_closed_form_only(hardware, level)
         found = _replayed(workload, device, masks, found, level, progress)
-    parts = energy_pj(found, [layer.dtype for layer in workload.layers], hardware)
+    parts = energy_pj(found, workload.layers, hardware)
     return Result(workload, hardware, level, masks.seed, found, parts, __version__, masks)
 
 
@@ -80,16 +85,18 @@ def _whole(seed: int) -> int:
         raise InputError(f"seed must be a whole number; got {seed!r}") from None
 
 
-def _refuse_closed_form_only(hardware: Systolic, level: str) -> None:
-    if hardware.timing != "physical":
+def _check_level(family: type[Family], hardware: Device, level: str) -> None:
+    if level not in family.levels:
         raise InputError(
-            f"timing {hardware.timing} is a closed form: level must be closed; got '{level}'"
+            f"{hardware.kind} '{hardware.name}': level must be one of {one_of(family.levels)}; "
+            f"got '{level}'"
         )
+    family.check_level(hardware, level)
 
 
 def _replayed(
     workload: Workload,
-    device: Any,
+    device: Family,
     masks: Masks,
     found: Evaluation,
     level: str,
@@ -100,9 +107,8 @@ def _replayed(
     known: dict[Any, int] = {}
     cycles = found.cycles.copy()
     for i, layer in enumerate(workload.layers):
-        key: Any = (layer.shape_key, layer.pattern, layer.name)
-        if level == "events":
-            key = key[:2] if found.mode[i] != "adaptive" else key
+        alike = level == "events" and not device.follows_mask(layer, found.mode[i])
+        key: Any = (layer.shape_key, layer.pattern, None if alike else layer.name)
         if key not in known:
             if progress is not None:
                 progress(layer.name)
@@ -112,12 +118,32 @@ def _replayed(
 
 
 def _waiting_as_played(found: Evaluation, cycles: Ints) -> Evaluation:
-    """Return the evaluation with an engine's cycles; what differs is waiting for memory."""
-    waiting = found.causes["dram"] + (cycles - found.cycles)
-    return replace(found, cycles=cycles, causes=found.causes | {"dram": waiting})
+    """Return the evaluation with an engine's cycles; what differs is waiting for a channel.
+
+    More cycles are waits for the channel that is waited for most, the farthest of equal ones
+    (without any channel, ``imbalance``). Fewer are taken off the waits, the longest first, and what
+    is more than all of them off the other causes, the largest first.
+    """
+    causes = {name: spent.copy() for name, spent in found.causes.items()}
+    waits = [name for name in causes if name not in (*COMPUTE_CAUSES, "launch")]
+    for i in np.flatnonzero(cycles != found.cycles):
+        spent = {name: int(each[i]) for name, each in causes.items()}
+        more = int(cycles[i] - found.cycles[i])
+        if more > 0:
+            causes[max(waits or ["imbalance"], key=spent.__getitem__)][i] += more
+        others = [name for name in causes if name not in waits]
+        for name in (*_largest(waits, spent), *_largest(others, spent)):
+            less = min(spent[name], max(-more, 0))
+            causes[name][i] -= less
+            more += less
+    return replace(found, cycles=cycles, causes=causes)
 
 
-def _events(device: Any, layer: Layer, masks: Masks) -> int:
+def _largest(names: list[str], spent: dict[str, int]) -> list[str]:
+    return sorted(names, key=lambda name: -spent[name])
+
+
+def _events(device: Family, layer: Layer, masks: Masks) -> int:
     from accsim.engine.events import play
 
     schedule = device.schedule(layer, masks)
@@ -125,7 +151,7 @@ def _events(device: Any, layer: Layer, masks: Masks) -> int:
     return int(play(schedule).total_cycles + extra)
 
 
-def _registers(device: Any, layer: Layer, masks: Masks) -> int:
+def _registers(device: Family, layer: Layer, masks: Masks) -> int:
     """Clock every tile of a layer through the array, check its outputs, and time the pipeline."""
     from accsim.engine.closed import total_cycles
 

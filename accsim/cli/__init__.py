@@ -70,7 +70,7 @@ def _fail(message: str, code: int = 2) -> None:
 @click.option("--layers", multiple=True, metavar="GLOB", help="Run only layers whose name matches.")
 @click.option("--skip", multiple=True, metavar="GLOB", help="Leave matching layers unpruned.")
 @click.option("--batch", type=int, metavar="N", help="Items processed together.")
-@click.option("--dtype", metavar="FORMAT", help="int8, int16, fp8, bf16, fp16 or fp32.")
+@click.option("--dtype", metavar="FORMAT", help="int8, int16, fp4, fp8, bf16, fp16, tf32, fp32.")
 @click.option("--level", default="closed", show_default=True, help="closed, events or register.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, masks, operands.")
 @click.option("--iid", is_flag=True, help="Weights without row and column scales.")

@@ -33,7 +33,8 @@ def show_hw(name: str | None, overrides: tuple[str, ...]) -> None:
     from accsim.report.parameters import memory_lines, parameter_lines
 
     hardware = load_hardware(name, overrides_of(overrides))
-    for line in (*parameter_lines(hardware), "", *memory_lines(hardware)):
+    levels = list(memory_lines(hardware))
+    for line in (*parameter_lines(hardware), *([""] if levels else []), *levels):
         click.echo(line)
 
 

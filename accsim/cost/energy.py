@@ -10,19 +10,22 @@ import numpy.typing as npt
 
 from accsim.base.errors import AccsimError
 from accsim.files.hardware import device_of
+from accsim.spec.device import Family
 from accsim.spec.schedule import Evaluation
+from accsim.spec.workload import Layer
 
 Floats = npt.NDArray[np.floating[Any]]
 
 
-def energy_pj(found: Evaluation, dtypes: Sequence[str], device: Any) -> dict[str, Floats]:
+def energy_pj(found: Evaluation, layers: Sequence[Layer], device: Any) -> dict[str, Floats]:
     """Return the energy of each layer in pJ, by part; the total is the sum of the parts.
 
-    Parts are those of the device's prices, in their order, and ``static`` last.
+    The device's family may have its own way (``Family.energy_pj``). If not, parts are those of its
+    prices, in their order, and ``static`` last.
 
     Args:
         found: cycles and action counts, one entry a layer.
-        dtypes: number format of each layer.
+        layers: the layers.
         device: the hardware.
 
     Raises:
@@ -31,7 +34,14 @@ def energy_pj(found: Evaluation, dtypes: Sequence[str], device: Any) -> dict[str
         AccsimError: an action was counted that the device has no price for.
     """
     family = device_of(device.kind)
-    prices = family.prices(device, dtypes)
+    own = family.energy_pj(found, layers, device)
+    return _priced(family, found, layers, device) if own is None else own
+
+
+def _priced(
+    family: type[Family], found: Evaluation, layers: Sequence[Layer], device: Any
+) -> dict[str, Floats]:
+    prices = family.prices(device, [layer.dtype for layer in layers])
     unpriced = [name for name in found.counts if name not in prices]
     if unpriced:
         raise AccsimError(f"device '{device.name}' counts {unpriced[0]} but has no price for it")

@@ -10,24 +10,33 @@ A comparison is another matter. What two designs share, they share the error of:
 than the table says, it does for both. :func:`compare` therefore moves each number of the table
 through its range *in both designs at once* where both take it from the same source, and in each
 design alone where they do not, and asks whether the sign of the difference can change.
+
+A family whose energy comes from elsewhere than a table may give ranges of its own
+(``Family.energy_range_pj``); they move alone. Where it does not, no range is known.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from accsim.base.errors import InputError
 from accsim.cost.energy import energy_pj
+from accsim.files.hardware import device_of
+from accsim.spec.device import table_of
 from accsim.spec.energy import Energy, SramPoint
-from accsim.spec.hardware import Systolic
 from accsim.spec.schedule import Evaluation
 from accsim.spec.sourced import Sourced
+from accsim.spec.workload import Layer
 
 Floats = npt.NDArray[np.floating[Any]]
+Ranges = dict[str, tuple[Floats, Floats]]
+D = TypeVar("D", bound=Any)
 Side = Literal["low", "high"]
 Verdict = Literal["a", "b", "inside the range"]
 
@@ -35,35 +44,41 @@ Verdict = Literal["a", "b", "inside the range"]
 _NOT_ENERGY = {"node_nm", "bytes", "access_bits"}
 
 
-def energy_range_pj(
-    found: Evaluation, dtypes: Sequence[str], device: Systolic
-) -> dict[str, tuple[Floats, Floats]]:
+def energy_range_pj(found: Evaluation, layers: Sequence[Layer], device: Any) -> Ranges:
     """Return (low, high) energy of each layer in pJ, by part; totals are the sums of the parts.
+
+    Empty where no range is known: the family gives none, and the device has no energy table.
 
     Raises:
         InputError: the device's energy table lacks an entry, as in ``energy_pj``.
     """
-    low = energy_pj(found, dtypes, at_corner(device, "low"))
-    high = energy_pj(found, dtypes, at_corner(device, "high"))
+    own: Ranges | None = device_of(device.kind).energy_range_pj(found, layers, device)
+    if own is not None or table_of(device) is None:
+        return own or {}
+    low = energy_pj(found, layers, at_corner(device, "low"))
+    high = energy_pj(found, layers, at_corner(device, "high"))
     return {part: (low[part], high[part]) for part in low}
 
 
-def at_corner(device: Systolic, side: Side, only: str | None = None) -> Systolic:
+def at_corner(device: D, side: Side, only: str | None = None) -> D:
     """Return the device with the numbers of its energy table at their ``low`` or ``high``.
 
     A number without that bound keeps its value, and so does one that was changed after its source
     was written. ``only`` moves one group of :func:`groups` and leaves the others at their values.
-    An SRAM larger or smaller than all of the table's has the relative range of the nearest one.
+    An SRAM larger or smaller than all of the table's has the relative range of the nearest one
+    (SRAMs are the ``capacities`` of the device's ``memory``, if it has such a field).
     """
     moved = _moved(device.energy.model_dump(), "energy", device.sources, side, only)
     table = Energy.model_validate(moved)
-    capacities = sorted(set(device.memory.capacities))
+    memory = getattr(device, "memory", None)
+    capacities = sorted(set(getattr(memory, "capacities", ())))
     beyond = tuple(_beyond(device.energy, table, capacities))
     table = table.model_copy(update={"sram": table.sram + beyond})
-    return device.model_copy(update={"energy": table})
+    changed: D = device.model_copy(update={"energy": table})
+    return changed
 
 
-def groups(device: Systolic) -> dict[str, tuple[Any, ...]]:
+def groups(device: Any) -> dict[str, tuple[Any, ...]]:
     """Return what moves together in the energy table: group → its numbers and their ranges.
 
     Each number by itself, but all sizes of SRAM as one (``energy.sram``): they come out of one
@@ -79,17 +94,41 @@ def groups(device: Systolic) -> dict[str, tuple[Any, ...]]:
 
 @dataclass(frozen=True, eq=False)
 class Priced:
-    """What is compared: an evaluation, its layers' number formats, and the device."""
+    """What is compared: an evaluation, its layers, and the device."""
 
     found: Evaluation
-    dtypes: Sequence[str]
-    device: Systolic
+    layers: Sequence[Layer]
+    device: Any
 
     def energy_j(self, side: Side | None = None, only: str | None = None) -> float:
-        """Return the energy of all layers, at the table's values or at one corner."""
+        """Return the energy of all layers, at the table's values or at one corner.
+
+        Raises:
+            InputError: a corner of a device no range is known of.
+        """
+        own = None if side is None else self.own_range
+        if own is not None:
+            return 1e-12 * sum(float(ends[side == "high"].sum()) for ends in own.values())
+        if side is not None and table_of(self.device) is None:
+            raise InputError(
+                f"no range is known of the energy of '{self.device.name}': it has no energy table"
+            )
         device = self.device if side is None else at_corner(self.device, side, only)
-        parts = energy_pj(self.found, self.dtypes, device)
+        parts = energy_pj(self.found, self.layers, device)
         return 1e-12 * sum(float(pj.sum()) for pj in parts.values())
+
+    @property
+    def own_range(self) -> Ranges | None:
+        """The range the family gives, if it does not come from a table."""
+        family = device_of(self.device.kind)
+        return family.energy_range_pj(self.found, self.layers, self.device)
+
+    @property
+    def groups(self) -> dict[str, tuple[Any, ...]]:
+        """What moves together: numbers of the table, or all at once, with nothing shared."""
+        if self.own_range is None and table_of(self.device) is not None:
+            return groups(self.device)
+        return {"energy": (("energy", -math.inf, 0.0, math.inf, object()),)}
 
 
 @dataclass(frozen=True)
@@ -117,7 +156,7 @@ def compare(a: Priced, b: Priced) -> Comparison:
     here = (a.energy_j(), b.energy_j())
     value = here[0] - here[1]
     low = high = value
-    ours, theirs = groups(a.device), groups(b.device)
+    ours, theirs = a.groups, b.groups
     for group in sorted({*ours, *theirs}):
         mine = _shifts(a, group, here[0], ours)
         other = _shifts(b, group, here[1], theirs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,11 +23,13 @@ from accsim.devices.systolic_tiling import Tilings, evaluate, misfit
 from accsim.sparsity.masks import Masks
 from accsim.sparsity.nm import NM
 from accsim.spec.counts import Counts, stack
+from accsim.spec.device import LEVELS, Family
 from accsim.spec.dtype import DTYPES
 from accsim.spec.energy import Price
 from accsim.spec.hardware import Systolic
 from accsim.spec.pattern import Dense, Pattern
 from accsim.spec.schedule import COMPUTE_CAUSES, Evaluation, Schedule, all_causes
+from accsim.spec.why import Counterfactuals
 from accsim.spec.workload import Layer
 
 Ints = npt.NDArray[np.int64]
@@ -93,14 +95,40 @@ class _Plans:
         )
 
 
-class SystolicDevice:
+class SystolicDevice(Family):
     """The systolic family: registered under ``accsim.devices`` as ``systolic``."""
 
-    spec: ClassVar[type[Systolic]] = Systolic
+    spec: ClassVar[type[Any]] = Systolic
+    levels: ClassVar[tuple[str, ...]] = LEVELS
+    tables: ClassVar[Mapping[str, tuple[str, str]]] = {"energy": ("energy", "table")}
 
     def __init__(self, device: Systolic) -> None:
-        self.device = device
+        super().__init__(device)
         self._modes: dict[Pattern, tuple[Mode, ...]] = {}
+
+    @staticmethod
+    def peak_macs_per_cycle(device: Systolic, layer: Layer) -> int:
+        """Return the multipliers of all arrays, whatever the layer."""
+        return device.peak_macs_per_cycle
+
+    @staticmethod
+    def check_level(device: Systolic, level: str) -> None:
+        """Refuse to play a timing that spells out no tiles."""
+        if level != "closed" and device.timing != "physical":
+            raise InputError(
+                f"timing {device.timing} is a closed form: level must be closed; got '{level}'"
+            )
+
+    def follows_mask(self, layer: Layer, mode: str) -> bool:
+        """Say whether the passes of the layer's folds follow its real mask."""
+        return mode == "adaptive"
+
+    @staticmethod
+    def counterfactuals() -> Counterfactuals:
+        """Return the changes of array, buffers, memory and layer that ``why`` tries."""
+        from accsim.devices.systolic_why import SYSTOLIC
+
+        return SYSTOLIC
 
     @staticmethod
     def prices(device: Systolic, dtypes: Sequence[str]) -> dict[str, Price]:
@@ -338,7 +366,7 @@ def _scalesim(layers: list[Layer], masks: Masks, device: Systolic) -> Evaluation
     call = (t, k, n, array.rows, array.cols, device.dataflow, pn, pm)
     cycles = runs * scalesim.cycles(*call)
     counts, percent = scalesim.sram_counts(*call), scalesim.utilisations(*call)
-    size = np.array([DTYPES[layer.dtype].bytes for layer in layers], dtype=np.int64)
+    bits = np.array([DTYPES[layer.dtype].bits for layer in layers], dtype=np.int64)
     none = np.zeros_like(cycles)
     kept = effective_macs(layers, masks)
     x_reads = np.rint(counts.ifmap_reads).astype(np.int64)
@@ -347,9 +375,9 @@ def _scalesim(layers: list[Layer], masks: Masks, device: Systolic) -> Evaluation
         causes=all_causes({"work": cycles}, [c.name for c in device.channels], cycles),
         counts=Counts({
             "macs": kept,
-            "sram_x_read_bytes": runs * x_reads * size,
-            "sram_w_read_bytes": runs * counts.filter_reads * size,
-            "sram_y_write_bytes": runs * counts.ofmap_writes * size,
+            "sram_x_read_bytes": -(-runs * x_reads * bits // 8),
+            "sram_w_read_bytes": -(-runs * counts.filter_reads * bits // 8),
+            "sram_y_write_bytes": -(-runs * counts.ofmap_writes * bits // 8),
         }),
         metadata_bits=none,
         effective_macs=kept,

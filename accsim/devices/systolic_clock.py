@@ -101,8 +101,10 @@ def _operands(layer: Layer, masks: Masks) -> tuple[Values, Values, npt.NDArray[n
 def _float_type(name: str) -> Any:
     import ml_dtypes
 
-    types = {"fp8": ml_dtypes.float8_e4m3fn, "bf16": ml_dtypes.bfloat16}
-    return types.get(name, {"fp16": np.float16, "fp32": np.float32}.get(name))
+    small = {"fp4": "float4_e2m1fn", "fp8": "float8_e4m3fn", "bf16": "bfloat16"}
+    if name in small:
+        return getattr(ml_dtypes, small[name])
+    return np.float16 if name == "fp16" else np.float32
 
 
 def _sum_type(layer: Layer) -> Any:

@@ -83,7 +83,7 @@ class Ops:
     def x_bytes_over(self, pixels: Ints, t: Ints, k: Ints) -> Ints:
         """Return ``x_bytes(t, k)`` from the input positions under t output positions."""
         inputs = pixels * np.minimum(self.channels, k)
-        nbytes: Ints = np.minimum(t * k, inputs) * self.operand_bits // 8
+        nbytes: Ints = -(-np.minimum(t * k, inputs) * self.operand_bits // 8)
         return nbytes
 
     def mapped(self) -> npt.NDArray[np.bool_]:
@@ -115,7 +115,7 @@ class Ops:
 
     def y_bytes(self, t: Ints, n: Ints) -> Ints:
         """Return the bytes of a t × n piece of outputs, stored in the operands' format."""
-        return t * n * self.operand_bits // 8
+        return -(-t * n * self.operand_bits // 8)
 
     def sum_bytes(self, t: Ints, n: Ints) -> Ints:
         """Return the bytes of a t × n piece of partial sums."""

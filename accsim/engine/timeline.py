@@ -140,6 +140,11 @@ def draw_schedule(
 
 
 def _check_timing(hardware: Any) -> None:
+    if "events" not in device_of(hardware.kind).levels:
+        raise InputError(
+            f"a timeline needs a device that spells out tiles; {hardware.kind} "
+            f"'{hardware.name}' has levels {', '.join(device_of(hardware.kind).levels)}"
+        )
     timing = getattr(hardware, "timing", "physical")
     if timing != "physical":
         raise InputError(

@@ -18,6 +18,7 @@ from accsim.spec.schedule import Ints
 # Tiles' causes in the order they are drawn, though most are spread over a tile's computing.
 IN_TILE = (
     "work", "padding", "imbalance", "metadata", "gather", "generator", "checker", "fill_drain",
+    "throttle",
 )  # fmt: skip
 
 

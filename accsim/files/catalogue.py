@@ -41,7 +41,7 @@ def find(kind: str, name: str | Path, sub: str = "") -> Path:
         return path
     known = names(kind, sub)
     if str(name) not in known:
-        what = _CALLED[sub or kind]
+        what = _CALLED.get(sub or kind, f"file of {sub}")
         command = f"; there are {one_of(known)}" if sub else f"; see `accsim show {_SHOWN[kind]}`"
         raise InputError(f"no {what} called '{name}'{near(str(name), known) or command}")
     return folder(kind) / sub / f"{name}.yaml"

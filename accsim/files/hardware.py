@@ -9,21 +9,21 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from accsim.base.errors import InputError, near, one_of
+from accsim.base.errors import AccsimError, InputError, near, one_of
 from accsim.base.units import parse_quantity, unit_of
 from accsim.files import catalogue
 from accsim.files.sourced import checked, extended, lay_over, override, read_tree, taken_apart
 from accsim.files.validate import build
 from accsim.files.yaml import Node
-from accsim.spec.hardware import Systolic
+from accsim.spec.device import Family
 
 GROUP = "accsim.devices"
 STREAM_BYTES = 2**16  # a run after which the next one follows: streaming
 SCALESIM_BASE = "systolic_ws_32x32"  # what a .cfg does not say: clock, DRAM, energy table
 
 
-def load_hardware(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Systolic:
-    """Return the device of a catalogue name or a YAML path.
+def load_hardware(name: str | Path, overrides: Mapping[str, Any] | None = None) -> Any:
+    """Return the device of a catalogue name or a YAML path: the noun of its family.
 
     Args:
         name: ``"systolic_nm_32x32"``, ``"my/array.yaml"``, or a SCALE-Sim ``"array.cfg"``.
@@ -37,18 +37,20 @@ def load_hardware(name: str | Path, overrides: Mapping[str, Any] | None = None) 
     if path.suffix.lower() == ".cfg":
         return _from_scalesim(path, given)
     tree = extended(read_tree(path), path, ())
-    inside_table = [key for key in given if key.startswith("energy.")]
+    family = _family(override(tree, ["kind"], given["kind"], "kind") if "kind" in given else tree)
+    within = tuple(f"{key}." for key in family.tables)
+    inside_table = [key for key in given if key.startswith(within)]
     for key in [key for key in given if key not in inside_table]:
         tree = override(tree, key.split("."), given[key], key)
-    tree = _with_dram(_with_energy(tree, path))
+    tree = _with_dram(_with_tables(tree, path, family))
     for key in inside_table:
         tree = override(tree, key.split("."), given[key], key)
     if "name" not in tree.value:
         tree.value["name"] = Node(path.stem, str(path), 1)
-    return _device(tree)
+    return build(family.spec, taken_apart(tree), tree)
 
 
-def _from_scalesim(path: Path, overrides: Mapping[str, Any]) -> Systolic:
+def _from_scalesim(path: Path, overrides: Mapping[str, Any]) -> Any:
     """Return the array a SCALE-Sim .cfg describes, in its timing; the rest as in our own array."""
     from accsim.files.scalesim import read_cfg
 
@@ -66,21 +68,36 @@ def _entry_points() -> tuple[tuple[str, Any], ...]:
     return tuple(sorted((point.name, point) for point in entry_points(group=GROUP)))
 
 
-def device_of(kind: str) -> Any:
-    """Return the device family registered as ``kind``: its noun ``spec`` and its ``schedule``."""
-    return device_kinds()[kind].load()
+def device_of(kind: str) -> type[Family]:
+    """Return the device family registered as ``kind``: see :mod:`accsim.spec.device`.
+
+    Raises:
+        AccsimError: it does not inherit Family.
+    """
+    family: type[Family] = device_kinds()[kind].load()
+    if Family not in family.__mro__:
+        raise AccsimError(
+            f"device family '{kind}' must inherit accsim.spec.device.Family; "
+            f"{family.__module__}.{family.__qualname__} does not"
+        )
+    return family
 
 
-def _device(tree: Node) -> Systolic:
+def is_device(value: Any) -> bool:
+    """Return whether a value is the noun of a registered family."""
+    kind = getattr(value, "kind", None)
+    known = isinstance(kind, str) and kind in device_kinds()
+    return known and isinstance(value, device_of(str(kind)).spec)
+
+
+def _family(tree: Node) -> type[Family]:
     kind = tree.value.get("kind", Node("systolic", tree.file, tree.line))
     if kind.value not in device_kinds():
         known = sorted(device_kinds())
         raise kind.error(
             f"kind must be one of {one_of(known)}; got '{kind.value}'{near(str(kind.value), known)}"
         )
-    data = taken_apart(tree)
-    device: Systolic = build(device_of(kind.value).spec, data, tree)
-    return device
+    return device_of(kind.value)
 
 
 def _with_dram(tree: Node) -> Node:
@@ -141,27 +158,28 @@ def _number(section: Node, key: str, default: float) -> float:
     return value
 
 
-def _with_energy(tree: Node, path: Path) -> Node:
-    """Replace ``energy: cmos_22nm`` by the table of that name."""
-    energy = tree.value.get("energy")
-    if energy is None:
-        return tree
-    if isinstance(energy.value, str):
-        energy = _energy_file(energy, path)
-    elif isinstance(energy.value, dict) and "extends" in energy.value:
-        base = energy.value.pop("extends")
-        energy = lay_over(_energy_file(base, path), energy)
-    return replace(tree, value=tree.value | {"energy": energy})
+def _with_tables(tree: Node, path: Path, family: type[Family]) -> Node:
+    """Replace words that name other files, such as ``energy: cmos_22nm``, by what these hold."""
+    found = {}
+    for key in family.tables:
+        node = tree.value.get(key)
+        if node is not None and isinstance(node.value, str):
+            found[key] = _table(key, node, path, family)
+        elif node is not None and isinstance(node.value, dict) and "extends" in node.value:
+            base = node.value.pop("extends")
+            found[key] = lay_over(_table(key, base, path, family), node)
+    return replace(tree, value=tree.value | found)
 
 
-def _energy_file(name: Node, path: Path) -> Node:
+def _table(key: str, name: Node, path: Path, family: type[Family]) -> Node:
     if not isinstance(name.value, str):
-        raise name.error("energy: a table is named by a word")
+        raise name.error(f"{key}: a table is named by a word")
+    folder, called = family.tables[key]
     beside = path.parent / str(name.value)
     try:
-        file = beside if beside.is_file() else catalogue.find("hwconfigs", name.value, "energy")
+        file = beside if beside.is_file() else catalogue.find("hwconfigs", name.value, folder)
     except InputError as error:
-        raise name.error(f"energy: {error}") from None
-    tree = read_tree(file)
-    tree.value.setdefault("table", Node(file.stem, str(file), 1))
+        raise name.error(f"{key}: {error}") from None
+    tree = extended(read_tree(file), file, (), folder)
+    tree.value.setdefault(called, Node(file.stem, str(file), 1))
     return tree

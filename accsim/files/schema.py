@@ -37,19 +37,17 @@ def _hardware() -> dict[str, Any]:
 
 
 def _device(kind: str) -> dict[str, Any]:
-    schema: dict[str, Any] = _sourced(device_of(kind).spec.model_json_schema(), partial=True)
+    family = device_of(kind)
+    schema: dict[str, Any] = _sourced(family.spec.model_json_schema(), partial=True)
     properties = schema["properties"]
-    properties.pop("sources")
+    properties.pop("sources", None)
     properties["extends"] = {
         "type": "string",
         "description": "name or path of a file to lay this over",
     }
-    properties["energy"] = {
-        "anyOf": [
-            {"type": "string", "description": "name of a table in energy/"},
-            properties["energy"],
-        ]
-    }
+    for key, (folder, _) in family.tables.items():
+        word = {"type": "string", "description": f"name of a table in {folder}/"}
+        properties[key] = {"anyOf": [word, properties[key]]}
     return schema
 
 

@@ -149,8 +149,8 @@ def _stack(axes: Axes, result: Result, groups: list[Group]) -> list[str]:
 
 
 def _utilisation(axes: Axes, result: Result, groups: list[Group]) -> None:
-    columns, peak = result.columns, result.hardware.peak_macs_per_cycle
-    room = [max(group.sum(columns["cycles"]) * peak, 1) for group in groups]
+    columns = result.columns
+    room = [max(group.sum(result.room_macs), 1) for group in groups]
     used = [100 * g.sum(columns["effective_macs"]) / r for g, r in zip(groups, room, strict=True)]
     rows = range(len(groups))
     axes.hlines(rows, 0, used, color=GREY, linewidth=0.8)
@@ -258,11 +258,23 @@ def _roofline_note(result: Result, dots: list[_Dot], counted: bool) -> str:
     words = ["Area of a dot, and percentages: share of all cycles."]
     if counted:
         words.append("Equal layers share a dot.")
-        if not np.isfinite(result.hardware.memory.dram.bandwidth_gb_per_s):
+        if not np.isfinite(_bandwidth(result)):
             words.append("DRAM bandwidth is unlimited.")
         if not np.all(np.isfinite([dot.x for dot in _dots(result)])):
             words.append("Layers without DRAM bytes stand at the right edge.")
+    if len(set(result.peaks)) > 1:
+        words.append("Peaks of layers differ; the roof is the highest.")
     return " ".join(words)
+
+
+def _peak(result: Result) -> float:
+    """Return the highest peak of any layer in effective GMAC/s."""
+    return max(result.peaks) * float(result.hardware.clock_ghz)
+
+
+def _bandwidth(result: Result) -> float:
+    """Return the bandwidth of DRAM in GB/s, infinite where nothing limits it."""
+    return math.inf if result.dram_gb_per_s is None else result.dram_gb_per_s
 
 
 def _place(dot: _Dot, dots: list[_Dot], counted: bool) -> float:
@@ -275,7 +287,7 @@ def _place(dot: _Dot, dots: list[_Dot], counted: bool) -> float:
 
 
 def _scales(axes: Axes, result: Result, dots: list[_Dot], counted: bool) -> None:
-    peak = result.hardware.peak_macs_per_cycle * result.hardware.clock_ghz
+    peak = _peak(result)
     slowest = min((dot.gmac_per_s for dot in dots), default=peak)
     axes.set_yscale("log")
     axes.set_ylim(min(slowest / 2.5, peak / 20), 1.6 * peak)
@@ -289,7 +301,7 @@ def _scales(axes: Axes, result: Result, dots: list[_Dot], counted: bool) -> None
         axes.set_xlabel("layer, by number  (this timing counts no DRAM bytes)")
         return
     xs = [dot.x for dot in dots]
-    ridge = peak / result.hardware.memory.dram.bandwidth_gb_per_s
+    ridge = peak / _bandwidth(result)
     if min(xs) / 100 < ridge < max(xs) * 100:
         xs.append(ridge)
     low, high = min(xs) / 2, max(xs) * 3
@@ -309,8 +321,7 @@ def _log_ticks(axis: Axis) -> None:
 
 def _roofs(axes: Axes, result: Result, counted: bool) -> list[Bbox]:
     """Draw the roofs with their names; return the pixels they cover."""
-    peak = result.hardware.peak_macs_per_cycle * result.hardware.clock_ghz
-    bandwidth = result.hardware.memory.dram.bandwidth_gb_per_s
+    peak, bandwidth = _peak(result), _bandwidth(result)
     (left, right), bottom = axes.get_xlim(), axes.get_ylim()[0]
     sloped = counted and np.isfinite(bandwidth)
     ridge = min(max(peak / bandwidth, left), right) if sloped else left

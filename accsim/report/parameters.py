@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from accsim.base.errors import InputError
+from accsim.spec.device import Device
 from accsim.spec.dram import DramPart
 from accsim.spec.hardware import Systolic
 from accsim.spec.workload import Workload
@@ -21,26 +23,36 @@ def parameter_lines(hardware: Any) -> Iterator[str]:
         yield f"{path:<{wide}}  {value:<{value_wide}}  {source}".rstrip()
 
 
-def memory_lines(hardware: Systolic) -> Iterator[str]:
+def memory_lines(hardware: Device) -> Iterator[str]:
     """Yield the memory levels from the registers outwards: size, rate, latency, energy."""
+    if not hardware.memory_levels:
+        return
     head = f"{'level':<10}{'bytes':>12}{'B/cycle':>10}{'latency':>9}{'read':>12}{'write':>12}"
     yield f"{head}  buffers"
     for level in hardware.memory_levels:
         size = "–" if level.bytes is None else f"{level.bytes:,}"
         rate = "–" if level.bytes_per_cycle is None else f"{level.bytes_per_cycle:g}"
-        costs = (f"{pj:.3g} pJ/B" for pj in (level.read_pj_per_byte, level.write_pj_per_byte))
-        read, write = costs
+        costs = (level.read_pj_per_byte, level.write_pj_per_byte)
+        read, write = ("–" if pj is None else f"{pj:.3g} pJ/B" for pj in costs)
         yield (
             f"{level.name:<10}{size:>12}{rate:>10}{level.latency_cycles:>9}{read:>12}{write:>12}  "
             f"{'double' if level.double_buffered else 'single'}"
         )
 
 
-def area_lines(hardware: Systolic, dtype: str, checker: str) -> Iterator[str]:
-    """Yield the area of every part at the hardware's node, low … high, and what a checker adds."""
+def area_lines(hardware: Device, dtype: str, checker: str) -> Iterator[str]:
+    """Yield the area of every part at the hardware's node, low … high, and what a checker adds.
+
+    Raises:
+        InputError: a device that is not systolic.
+    """
     from accsim.cost.area import area_table, overhead_percent
     from accsim.files.area import load_area
 
+    if not isinstance(hardware, Systolic):
+        raise InputError(
+            f"area is known of kind systolic only; '{hardware.name}' is of kind {hardware.kind}"
+        )
     table = load_area(hardware.energy.table)
     yield f"{hardware.name}: {dtype} PEs, area table {table.table}, checker {checker}"
     yield f"{'part':<16}{'mm²':>10}{'low':>10}{'high':>10}{'share':>9}"

@@ -39,6 +39,7 @@ LOOKS = {
     "gather": Look("gather", "#66C2A5", "oo"),
     "generator": Look("generator", "#F0E442", "//"),
     "checker": Look("checker", "#000000", "--"),
+    "throttle": Look("power cap", "#8C8C8C", "||"),
     "dram": Look("DRAM", "#D55E00", "\\\\\\\\"),
     "launch": Look("launch", "#CC79A7", "++++"),
 }

@@ -72,10 +72,15 @@ def _conditions(result: Result) -> str:
     count = len(result.workload.layers)
     layers = f"{count} layers" if count > 1 else "1 layer"
     level = f"level {result.level}"
-    if result.hardware.timing != "physical":
-        level += f" ({result.hardware.timing})"
+    if _timing(result) != "physical":
+        level += f" ({_timing(result)})"
     words = [layers, ", ".join(dtypes), f"pattern {patterns(result)}", level, f"seed {result.seed}"]
     return " · ".join(words)
+
+
+def _timing(result: Result) -> str:
+    """Return the convention of a device that has several."""
+    return getattr(result.hardware, "timing", "physical")
 
 
 def _columns(result: Result, groups: list[Group], merged: bool) -> list[_Column]:
@@ -101,13 +106,16 @@ def _columns(result: Result, groups: list[Group], merged: bool) -> list[_Column]
         _Column("share", [percent(value, result.cycles) for value in cycles], rank=4),
     ]
     columns += _stalls(result, summed, cycles)
-    room = [max(value, 1) * result.hardware.peak_macs_per_cycle for value in cycles]
+    room = [group.sum(result.room_macs) for group in groups]
     used = [percent(m, r) for m, r in zip(summed("effective_macs"), room, strict=True)]
     return [
         *columns,
         _Column("util", used, percent(result.utilisation, 1), rank=1),
-        amounts("DRAM", 7, human_bytes, "dram_read_bytes", "dram_write_bytes"),
-        amounts("SRAM", 8, human_bytes, "sram_read_bytes", "sram_write_bytes"),
+        *(
+            amounts(level.upper(), rank, human_bytes, f"{level}_read_bytes", f"{level}_write_bytes")
+            for level, rank in (("dram", 7), ("sram", 8))
+            if _has(result, level)
+        ),
         amounts("energy", 3, lambda joules: si(joules, "J", 3), "energy_j"),
     ]
 
@@ -133,7 +141,7 @@ def _shape(table: dict[str, list[Any]], i: int) -> str:
 def _modes(result: Result, rows: list[int]) -> list[_Column]:
     """Return the column of patterns and modes, or none where the heading has said it all."""
     pairs = [(result.columns["pattern"][i], result.columns["mode"][i]) for i in rows]
-    if result.hardware.timing == "scalesim_v3":
+    if _timing(result) == "scalesim_v3":
         pairs = [(pattern, pattern) for pattern, _ in pairs]
     if len(set(pairs)) == 1 and pairs[0] == (patterns(result),) * 2:
         return []
@@ -194,7 +202,7 @@ def _notes(merged: bool, dropped: list[str], console: Console) -> list[str]:
 
 def _totals(result: Result, groups: list[Group]) -> list[tuple[str, list[str]]]:
     totals, hardware = result.totals, result.hardware
-    peak_tops = 2 * hardware.peak_macs_per_cycle * hardware.clock_ghz / 1e3
+    peak_tops = 2 * result.peak_macs_per_cycle * hardware.clock_ghz / 1e3
     speed = f"{result.effective_tops:.4g} of {peak_tops:.4g} TOPS"
     seconds = f"{si(result.latency_s, 's')} at {hardware.clock_ghz:g} GHz"
     kept = percent(totals["effective_macs"], totals["macs"])
@@ -204,10 +212,9 @@ def _totals(result: Result, groups: list[Group]) -> list[tuple[str, list[str]]]:
         ("cycles by cause", _ranked(result.causes)),
         ("utilisation", [percent(result.utilisation, 1), speed, "(2 operations a MAC)"]),
         ("MACs", [done, f"{si(totals['macs'])} dense ({kept})"]),
-        ("DRAM", _moved(totals, "dram")),
-        ("SRAM", _moved(totals, "sram")),
+        *((name.upper(), _moved(totals, name)) for name in _memories(result)),
         ("energy", [si(result.energy_j, "J"), *_ranked(result.energy_parts_j)]),
-        ("energy table", [f"{plain(hardware.energy.table)} ({hardware.energy.node_nm:g} nm)"]),
+        ("energy table", _priced_by(result)),
     ]
     if totals["metadata_bits"]:
         size = human_bytes(totals["metadata_bits"] / 8)
@@ -215,6 +222,23 @@ def _totals(result: Result, groups: list[Group]) -> list[tuple[str, list[str]]]:
     if len(groups) > 1:
         lines.append(("most cycles", _costliest(result, groups)))
     return lines
+
+
+def _has(result: Result, level: str) -> bool:
+    """Return whether a device has a memory: it waits for it, or counts its accesses."""
+    counted = any(action.startswith(f"{level}_") for action in result.evaluation.counts)
+    return level in result.channels or counted
+
+
+def _memories(result: Result) -> list[str]:
+    """Return the memories whose bytes are counted, DRAM and buffers between the others."""
+    between = [name for name in result.channels if name != "dram"]
+    return [name for name in ("dram", *between, "sram") if _has(result, name)]
+
+
+def _priced_by(result: Result) -> list[str]:
+    words = [plain(result.family.energy_words(result.hardware))]
+    return words if result.energy_range_pj else [*words, "range not known"]
 
 
 def _moved(totals: dict[str, Any], level: str) -> list[str]:

@@ -101,13 +101,14 @@ class Memory(Spec):
 class MemoryLevel:
     """One level as it is shown: what it holds, how fast it is, what a byte costs.
 
-    ``bytes`` and ``bytes_per_cycle`` are None where nothing limits them in the model.
+    ``bytes`` and ``bytes_per_cycle`` are None where nothing limits them in the model, the energies
+    where they are not known level by level.
     """
 
     name: str
     bytes: int | None
     bytes_per_cycle: float | None
     latency_cycles: int
-    read_pj_per_byte: float
-    write_pj_per_byte: float
+    read_pj_per_byte: float | None
+    write_pj_per_byte: float | None
     double_buffered: bool

@@ -32,6 +32,7 @@ COMPUTE_CAUSES = (
     "gather",  # bringing scattered operands together, scattering results
     "generator",  # making masks or compressing operands on the fly
     "checker",  # checksums and comparisons that computing waits for
+    "throttle",  # clock below the reference one, under a power cap
 )
 EXTENTS = ("t", "k", "n", "t0", "k0", "n0")
 BYTES = ("load_bytes", "metadata_bytes", "gather_bytes", "store_bytes")

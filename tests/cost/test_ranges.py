@@ -25,13 +25,12 @@ def run(
 
 
 def priced(result, device=None):
-    dtypes = [layer.dtype for layer in result.workload.layers]
-    return Priced(result.evaluation, dtypes, device or result.hardware)
+    return Priced(result.evaluation, result.workload.layers, device or result.hardware)
 
 
 def ranged(result, device=None):
     p = priced(result, device)
-    return energy_range_pj(p.found, p.dtypes, p.device)
+    return energy_range_pj(p.found, p.layers, p.device)
 
 
 def with_source(device, path, **bounds):
@@ -114,7 +113,7 @@ def test_no_table_within_the_bounds_leaves_the_range(data):
                 spot = spot[int(key) if key.isdigit() else key]
             spot[keys[-1]] = low + (high - low) * data.draw(st.floats(0, 1))
     device = result.hardware.model_copy(update={"energy": Energy.model_validate(table)})
-    found = energy_pj(result.evaluation, ["int8"], device)
+    found = energy_pj(result.evaluation, result.workload.layers, device)
     for part, (low, high) in ranged(result).items():
         assert (low <= found[part] * (1 + 1e-12)).all(), part
         assert (found[part] <= high * (1 + 1e-12)).all(), part
@@ -186,7 +185,7 @@ def test_trading_one_uncertain_part_for_another_is_inside_the_range():
         from dataclasses import replace
 
         found = replace(a.evaluation, cycles=zero, counts=type(counts)(bare | actions))
-        return Priced(found, ["int8"], device)
+        return Priced(found, a.workload.layers, device)
 
     macs, moved = np.array([1000]), np.array([2])  # 88 … 362 pJ of MACs, 128 … 224 pJ of DRAM
     found = compare(only(macs=macs), only(dram_read_bytes=moved))
@@ -213,7 +212,7 @@ def test_the_difference_is_extreme_at_a_corner_of_the_groups():
         path: source for path, source in a.device.sources.items()
         if "pe_static" not in path and "sram_static" not in path
     }})  # fmt: skip
-    found = compare(Priced(a.found, a.dtypes, static), Priced(b.found, b.dtypes, static))
+    found = compare(Priced(a.found, a.layers, static), Priced(b.found, b.layers, static))
     ends = [
         here + sum(shifts[side][i] for i, side in enumerate(sides))
         for sides in itertools.product((0, 1), repeat=len(matter))

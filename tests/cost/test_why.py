@@ -5,9 +5,11 @@ import math
 import pytest
 
 import accsim
-from accsim.cost.why import BATCH, NO_STALLS, RULES, WHAT_IFS, WIDTH, findings, why
+from accsim.cost.why import WIDTH, findings, why
+from accsim.devices.systolic_why import BATCH, RULES, WHAT_IFS
 from accsim.sparsity.masks import Masks
 from accsim.spec.schedule import COMPUTE_CAUSES
+from accsim.spec.why import NO_STALLS, WORDS, Counterfactuals, Rule
 
 # what the tests change, as overrides of a file: an independent way to the same hardware
 OVERRIDES = {
@@ -196,6 +198,16 @@ def test_a_change_that_no_longer_fits_is_left_out():
     other = accsim.load_hardware("systolic_ws_32x32", tight | {"dataflow": "os"})
     with pytest.raises(accsim.InputError, match="must hold 2 tiles"):
         accsim.simulate(workload, other)
+
+
+def test_every_bound_has_its_words_and_a_memory_those_of_onchip():
+    assert {*COMPUTE_CAUSES, "dram", "launch", "onchip", "zeros"} == set(WORDS)
+    assert Counterfactuals().rule("l2").words == WORDS["onchip"]
+    assert Counterfactuals().rule("throttle") == Rule(WORDS["throttle"])
+    own = Counterfactuals({"onchip": Rule("waits", "a"), "l2": Rule("waits for L2")})
+    assert own.rule("l1").first == "a"
+    assert own.rule("l2").words == "waits for L2"
+    assert own.rule("gather") == Rule(WORDS["gather"])
 
 
 def test_rules_name_changes_that_exist():
