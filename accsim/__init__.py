@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from accsim.base.errors import AccsimError, InputError
+    from accsim.break_even.run import breakeven
+    from accsim.break_even.table import Breakeven
     from accsim.files.hardware import load_hardware
+    from accsim.network import end_to_end
     from accsim.result import Result
     from accsim.simulation import simulate
     from accsim.sparsity.weights import retained_magnitude, synthetic_weights
@@ -33,6 +36,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "AccsimError": "accsim.base.errors",
     "InputError": "accsim.base.errors",
+    "Breakeven": "accsim.break_even.table",
+    "breakeven": "accsim.break_even.run",
+    "end_to_end": "accsim.network",
     "load_hardware": "accsim.files.hardware",
     "load_workload": "accsim.traces.load",
     "Result": "accsim.result",
@@ -49,9 +55,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "AccsimError", "Gemm", "InputError", "Layer", "Result", "Workload", "gemm", "load_hardware",
-    "load_workload", "pattern", "read_trace", "retained_magnitude", "simulate", "synthetic_weights",
-    "write_trace",
+    "AccsimError", "Breakeven", "Gemm", "InputError", "Layer", "Result", "Workload", "breakeven",
+    "end_to_end", "gemm", "load_hardware", "load_workload", "pattern", "read_trace",
+    "retained_magnitude", "simulate", "synthetic_weights", "write_trace",
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from accsim.base.errors import InputError
+from accsim.base.output import folder_to_write
 from accsim.base.provenance import config_hash
 from accsim.cost.ranges import Comparison, Priced, compare, energy_range_pj
 from accsim.files.hardware import device_of
@@ -107,6 +107,23 @@ class Result:
     def latency_s(self) -> float:
         """Seconds of the whole workload."""
         return self.cycles / (self._device.clock_ghz * 1e9)
+
+    @property
+    def latency_range_s(self) -> tuple[float, float] | None:
+        """Ends of the latency: those of all layers added, as if all erred the same way.
+
+        None for a device that states none (columns ``latency_low_s``, ``latency_high_s``).
+        """
+        extra = self.evaluation.extra
+        if "latency_low_s" not in extra:
+            return None
+        return float(extra["latency_low_s"].sum()), float(extra["latency_high_s"].sum())
+
+    @property
+    def extrapolated(self) -> list[str]:
+        """Names of the layers outside what the device was calibrated on."""
+        flags = self.evaluation.extra.get("extrapolated", np.zeros(0))
+        return [x.name for x, flag in zip(self.workload.layers, flags, strict=False) if flag]
 
     @property
     def energy_j(self) -> float:
@@ -308,12 +325,18 @@ class Result:
         return pd.DataFrame(self.columns)
 
     @property
+    def _latency_ends(self) -> dict[str, float]:
+        ends = self.latency_range_s
+        return {} if ends is None else {"latency_low_s": ends[0], "latency_high_s": ends[1]}
+
+    @property
     def totals(self) -> dict[str, Any]:
         """The totals of the run as plain numbers."""
         counts = self.evaluation.counts
         return {
             "cycles": self.cycles,
             "latency_s": self.latency_s,
+            **self._latency_ends,
             "energy_j": self.energy_j,
             "energy_low_j": self.energy_low_j,
             "energy_high_j": self.energy_high_j,
@@ -335,7 +358,7 @@ class Result:
             "level": self.level,
             "seed": self.seed,
             "hardware": hardware,
-            "workload": self.workload.model_dump(mode="json"),
+            "workload": self.workload.model_dump(mode="json", exclude={"elementwise"}),
         }
 
     @property
@@ -374,19 +397,12 @@ class Result:
         Raises:
             InputError: the folder cannot be made or written.
         """
-        if not isinstance(folder, str | Path) or not str(folder).strip():
-            raise InputError(f"save needs the name of a folder; got {folder!r}")
-        folder = Path(folder)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            files = list(self._write_tables(folder))
+        with folder_to_write(folder) as path:
+            files = list(self._write_tables(path))
             if plots:
                 from accsim.report.figures import save_figures
 
-                files += save_figures(self, folder)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise InputError(f"cannot write results: {reason}", file=folder) from None
+                files += save_figures(self, path)
         return files
 
     def _write_tables(self, folder: Path) -> Iterator[Path]:

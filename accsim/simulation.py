@@ -70,7 +70,7 @@ def simulate(
     family = device_of(hardware.kind)
     _check_level(family, hardware, level)
     masks = masks or masks_of(workload, _whole(seed), iid=iid)
-    device = family(hardware)
+    device = family(hardware).in_network(workload.layers)
     found: Evaluation = device.evaluate(workload.layers, masks)
     if level != "closed":
         found = _replayed(workload, device, masks, found, level, progress)
@@ -147,7 +147,7 @@ def _events(device: Family, layer: Layer, masks: Masks) -> int:
     from accsim.engine.events import play
 
     schedule = device.schedule(layer, masks)
-    extra = (layer.repeats - 1) * schedule.machine.launch_cycles
+    extra = (device.launches(layer) - 1) * schedule.machine.launch_cycles
     return int(play(schedule).total_cycles + extra)
 
 

@@ -39,14 +39,17 @@ UNITS: dict[str, tuple[str, dict[str, float]]] = {
 def unit_of(field: str) -> str:
     """Return the unit the innermost telling part of a field's path states, or an empty string.
 
+    A short unit by itself tells only as the last part: above it, ``nm`` is the pattern n:m.
+
     >>> unit_of("memory.dram.bandwidth_gb_per_s"), unit_of("array.rows")
     ('GB/s', '')
-    >>> unit_of("dram_pj_per_bit.lpddr4")
-    'pJ/bit'
+    >>> unit_of("dram_pj_per_bit.lpddr4"), unit_of("kernels.nm.bf16.issue_share")
+    ('pJ/bit', '')
     """
-    for part in reversed(field.split(".")):
+    for above, part in enumerate(reversed(field.split("."))):
         for ending, (unit, _) in UNITS.items():
-            if part == ending or part.endswith("_" + ending):
+            alone = part == ending and (not above or "_" in ending)
+            if alone or part.endswith("_" + ending):
                 return unit
     return ""
 

@@ -11,6 +11,8 @@ import click
 
 from accsim import __version__
 from accsim.base.errors import AccsimError, InputError
+from accsim.cli.breakeven import breakeven
+from accsim.cli.calibrate import calibrate
 from accsim.cli.show import show
 from accsim.cli.trace import trace
 from accsim.cli.words import Group, overrides_of
@@ -84,6 +86,9 @@ def _fail(message: str, code: int = 2) -> None:
 @click.option("--all-layers", is_flag=True, help="Print every layer, also equal ones in a row.")
 @click.option("--why", is_flag=True, help="Say what bounds each layer and what would help.")
 @click.option("--quality", is_flag=True, help="Print what the masks leave of the weights.")
+@click.option("--end-to-end", "whole", is_flag=True,
+              help="Add the kernels between GEMMs (GPUs).")  # fmt: skip
+@click.option("--fused", is_flag=True, help="With --end-to-end: those that can be are epilogues.")
 @click.option("--json", "as_json", is_flag=True, help="Print totals and layers as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 def run(
@@ -91,7 +96,7 @@ def run(
     batch: int | None, dtype: str | None, level: str, seed: int, overrides: tuple[str, ...],
     out: Path | None, timeline: Path | None, no_plots: bool, all_layers: bool, why: bool,
     quality: bool, as_json: bool, quiet: bool, scheme: str | None, dynamic: str | None,
-    iid: bool,
+    iid: bool, whole: bool, fused: bool,
 ) -> None:  # fmt: skip
     """Simulate WORKLOAD: a name, a file, NAME:LAYER, or gemm:TxKxN.
 
@@ -100,11 +105,14 @@ def run(
     accsim run resnet50:layer3.0.conv2 --hw systolic_ws_32x32 --level register
     accsim run gemm:512x768x768 --hw systolic_ws_32x32 --set array.rows=64 --set dataflow=os
     accsim run topology.csv --hw systolic_os_32x32 --set timing=scalesim_v3
+    accsim run bert-base --hw a100_pcie_80gb --batch 32 --pattern 2:4 --end-to-end --fused
     """
     from accsim.files.hardware import load_hardware
     from accsim.simulation import simulate
     from accsim.traces.replay import masks_of
 
+    if fused and not whole:
+        raise InputError("--fused needs --end-to-end")
     network = _network(workload, batch, dtype, layers)
     if pattern is not None:
         network = network.prune(pattern, skip=skip)
@@ -125,6 +133,7 @@ def run(
     masks = masks_of(network, seed, iid=iid)
     with _progress(level, len(network.layers), quiet) as advance:
         result = simulate(network, hardware, level=level, masks=masks, progress=advance)
+    between = _between(result, fused) if whole else None
     if as_json:
         from accsim.result import json_text
 
@@ -134,6 +143,8 @@ def run(
                 "totals": result.totals | result.retained,
                 "layers": result.columns | result.quality,
             }
+        if between is not None:
+            data["end_to_end"] = between.totals | {"kinds": between.columns}
         click.echo(json_text(data), nl=False)
     elif not quiet:
         _print(result, all_layers)
@@ -144,6 +155,11 @@ def run(
                 click.echo(line)
         for line in result.why() if why else ():
             click.echo(line)
+        if between is not None:
+            from accsim.report.end_to_end import end_to_end_lines
+
+            for line in end_to_end_lines(between):
+                _say(line)
     if timeline is not None:
         _timeline(result, masks, timeline, quiet or as_json)
     if out is not None:
@@ -163,6 +179,13 @@ def _rewritten(network: Any, scheme: str | None, dynamic: str | None, seed: int)
 
         network = apply_dynamic(network, dynamic, seed).merged()
     return network
+
+
+def _between(result: Any, fused: bool) -> Any:
+    """Return the network end to end: what runs between GEMMs added."""
+    from accsim.network import end_to_end
+
+    return end_to_end(result, fused)
 
 
 def _timeline(result: Any, masks: Any, path: Path, quiet: bool) -> None:
@@ -257,6 +280,8 @@ def _print(result: Any, all_layers: bool) -> None:
 
 app.add_command(show)
 app.add_command(trace)
+app.add_command(calibrate)
+app.add_command(breakeven)
 
 
 @app.command()

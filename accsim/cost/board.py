@@ -16,19 +16,17 @@ import numpy.typing as npt
 
 from accsim.base.errors import InputError, one_of
 from accsim.spec.board import GpuBoard
+from accsim.spec.corner import Side
+from accsim.spec.corner import at_corner as corner
 from accsim.spec.fpga_power import FpgaBoard
-from accsim.spec.sourced import Sourced
 
 Floats = npt.NDArray[np.float64]
-Side = Literal["low", "high"]
 GapState = Literal["idle", "active_idle"]
 B = TypeVar("B", GpuBoard, FpgaBoard)
 
 PARTS = ("idle", "active", "issue", "mma", "fma", "shared", "l1", "l2", "dram", "gap")
 STEPS = 52  # halvings of the clock range: down to the last bit of a double
 
-# Numbers of a board that say what it is or may do, not what something costs.
-_NOT_A_COST = {"cap_w", "limit_w", "min_ghz", "boost_ghz", "point_ghz", "available", "toggle_rate"}
 _NO_ARRAYS = ("mma_macs", "sparse_mma_macs")
 
 
@@ -199,14 +197,8 @@ def _idle_w(board: GpuBoard, clock_ghz: float, state: GapState) -> float:
 
 
 def at_corner(board: B, side: Side) -> B:
-    """Return the board with every cost at its ``low`` or ``high``.
-
-    A number without that bound keeps its value, and so does one that was changed after its source
-    was written.
-    """
-    data = board.model_dump(exclude={"sources"})
-    noun = type(board)
-    return noun.model_validate({**_moved(data, "", board.sources, side), "sources": board.sources})
+    """Return the board with every cost at its ``low`` or ``high`` (accsim.spec.corner)."""
+    return corner(board, board.sources, side)
 
 
 def _at(board: GpuBoard, kernels: Kernels, clock: Floats) -> tuple[Floats, dict[str, Floats]]:
@@ -258,19 +250,3 @@ def _arrays(given: Mapping[Any, Any]) -> dict[Any, Floats]:
         raise InputError(f"kernels: lengths must agree; got {one_of(map(str, sorted(lengths)))}")
     shape = (max(lengths, default=1) if 0 not in lengths else 0,)
     return {key: np.broadcast_to(array, shape) for key, array in arrays.items()}
-
-
-def _moved(data: Any, path: str, sources: Mapping[str, Sourced], side: Side) -> Any:
-    """Return dumped numbers with the costs among them at one end of their ranges."""
-    if isinstance(data, dict):
-        return {
-            key: value
-            if key in _NOT_A_COST
-            else _moved(value, f"{path}.{key}" if path else key, sources, side)
-            for key, value in data.items()
-        }
-    source = sources.get(path)
-    if not isinstance(data, int | float) or source is None or source.value != data:
-        return data
-    bound = source.low if side == "low" else source.high
-    return data if bound is None else bound

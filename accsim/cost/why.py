@@ -179,7 +179,7 @@ def _try_all(
         new = {i: change.layer(layers[i], device, masks) for i in asking}
         pairs = [(i, layer) for i, layer in new.items() if layer is not None]
         for (i, layer), cycles in zip(
-            pairs, _cycles(changed, [layer for _, layer in pairs], masks), strict=True
+            pairs, _cycles(changed, [layer for _, layer in pairs], masks, layers), strict=True
         ):
             if cycles is not None:
                 phrase = change.phrase.format(device=changed, layer=layer)
@@ -199,16 +199,19 @@ def _named(rule: Rule) -> tuple[str, ...]:
     return (rule.first, *rule.others) if rule.first else rule.others
 
 
-def _cycles(device: Device, layers: list[Layer], masks: Masks) -> list[int | None]:
-    """Return the cycles of layers on a device, None for one it cannot hold."""
+def _cycles(
+    device: Device, layers: list[Layer], masks: Masks, network: Sequence[Layer]
+) -> list[int | None]:
+    """Return the cycles of layers of a network on a device, None for one it cannot hold."""
     if not layers:
         return []
     try:
-        found: Evaluation = device_of(device.kind)(device).evaluate(layers, masks)
+        family = device_of(device.kind)(device).in_network(network)
+        found: Evaluation = family.evaluate(layers, masks)
     except InputError:
         if len(layers) == 1:
             return [None]
-        return [cycles for layer in layers for cycles in _cycles(device, [layer], masks)]
+        return [cycles for layer in layers for cycles in _cycles(device, [layer], masks, network)]
     return [int(cycles) for cycles in found.cycles]
 
 

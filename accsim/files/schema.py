@@ -6,6 +6,7 @@ from typing import Any
 
 from accsim.base.errors import InputError, one_of
 from accsim.files.hardware import device_kinds, device_of
+from accsim.spec.elementwise import Elementwise
 from accsim.spec.energy import Energy
 from accsim.spec.sourced import Sourced
 from accsim.spec.workload import Conv2d, Layer, Linear, Matmul, Published
@@ -31,9 +32,25 @@ def schema_of(what: str) -> dict[str, Any]:
 
 
 def _hardware() -> dict[str, Any]:
-    kinds = [_device(kind) for kind in device_kinds()]
-    schema = kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
-    return schema
+    definitions: dict[str, Any] = {}
+    schemas: list[dict[str, Any]] = []
+    for kind in device_kinds():
+        schema = _with_prefix(_device(kind), kind)
+        definitions |= {f"{kind}.{name}": own for name, own in schema.pop("$defs", {}).items()}
+        schemas.append(schema)
+    return {"$defs": definitions, "anyOf": schemas}
+
+
+def _with_prefix(schema: Any, kind: str) -> Any:
+    """Return a schema that refers to ``kind.Name`` for ``Name``: families may share names."""
+    if isinstance(schema, list):
+        return [_with_prefix(item, kind) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    copy = {key: _with_prefix(value, kind) for key, value in schema.items()}
+    if isinstance(copy.get("$ref"), str):
+        copy["$ref"] = copy["$ref"].replace("#/$defs/", f"#/$defs/{kind}.")
+    return copy
 
 
 def _device(kind: str) -> dict[str, Any]:
@@ -75,6 +92,12 @@ def _workload() -> dict[str, Any]:
         "additionalProperties": False,
     }
     one["oneOf"] = [{"required": [key]} for key in ("conv2d", "linear", "matmul")]
+    between = {
+        "type": "object",
+        "properties": {"name": fields["name"], "elementwise": _between()},
+        "required": ["name", "elementwise"],
+        "additionalProperties": False,
+    }
     head = {
         "type": "object",
         "properties": {
@@ -104,8 +127,17 @@ def _workload() -> dict[str, Any]:
         },
         "required": ["layers"],
         "additionalProperties": False,
-        "$defs": definitions | {"entry": {"anyOf": [one, blocks]}},
+        "$defs": definitions | {"entry": {"anyOf": [one, between, blocks]}},
     }  # fmt: skip
+
+
+def _between() -> dict[str, Any]:
+    """Return what an elementwise entry says by itself: the file and its layers say the rest."""
+    own = Elementwise.model_json_schema()
+    for name in ("name", "batch", "dtype", "after"):
+        own["properties"].pop(name)
+    own["required"].remove("name")
+    return own
 
 
 def _pairs(name: str, schema: dict[str, Any]) -> dict[str, Any]:

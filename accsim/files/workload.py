@@ -12,6 +12,7 @@ from accsim.files import catalogue
 from accsim.files.validate import build
 from accsim.files.yaml import Node, read_yaml
 from accsim.spec.base import Spec
+from accsim.spec.elementwise import Elementwise
 from accsim.spec.workload import Conv2d, Layer, Linear, Matmul, Workload
 
 OPERATORS: dict[str, type[Conv2d] | type[Linear] | type[Matmul]] = {
@@ -19,6 +20,7 @@ OPERATORS: dict[str, type[Conv2d] | type[Linear] | type[Matmul]] = {
     "linear": Linear,
     "matmul": Matmul,
 }
+ELEMENTWISE = "elementwise"
 MAX_LAYERS = 100_000
 
 
@@ -61,25 +63,47 @@ def _read(path: Path) -> Workload:
     listed = top.pop("layers", None)
     if listed is None or not isinstance(listed.value, list) or not listed.value:
         raise tree.error("layers must be a list of at least one layer")
-    expanded = (layer for node in listed.value for layer in _layers(node, "", defaults))
-    layers = list(islice(expanded, MAX_LAYERS + 1))
-    if len(layers) > MAX_LAYERS:
+    expanded = (each for node in listed.value for each in _layers(node, "", defaults))
+    entries = list(islice(expanded, MAX_LAYERS + 1))
+    if len(entries) > MAX_LAYERS:
         raise listed.error(f"layers must expand to at most {MAX_LAYERS}; got more")
+    layers, between = _parted(entries)
+    if not layers:
+        raise listed.error("layers must have at least one that multiplies; all are elementwise")
+    if ELEMENTWISE in top:
+        raise top[ELEMENTWISE].error("elementwise kernels stand among the layers, in their order")
     data = {key: node.plain() for key, node in top.items()}
     data.setdefault("name", path.stem)
-    return build(Workload, data | {"layers": tuple(layers)}, tree)
+    return build(Workload, data | {"layers": layers, ELEMENTWISE: between}, tree)
 
 
-def _layers(node: Node, prefix: str, defaults: dict[str, Any]) -> Iterator[Layer]:
+def _parted(
+    entries: list[Layer | Elementwise],
+) -> tuple[tuple[Layer, ...], tuple[Elementwise, ...]]:
+    """Return the layers, and what stands between them with the layer each follows."""
+    layers: list[Layer] = []
+    between: list[Elementwise] = []
+    for each in entries:
+        if isinstance(each, Layer):
+            layers.append(each)
+        else:
+            after = layers[-1].name if layers else ""
+            between.append(each.model_copy(update={"after": after}))
+    return tuple(layers), tuple(between)
+
+
+def _layers(node: Node, prefix: str, defaults: dict[str, Any]) -> Iterator[Layer | Elementwise]:
     if not isinstance(node.value, dict):
         raise node.error(f"a layer must be a mapping; got '{str(node.plain())[:80]}'")
     if "blocks" in node.value:
         yield from _blocks(node, prefix, defaults)
+    elif ELEMENTWISE in node.value:
+        yield _elementwise(node, prefix, defaults)
     else:
         yield _layer(node, prefix, defaults)
 
 
-def _blocks(node: Node, prefix: str, defaults: dict[str, Any]) -> Iterator[Layer]:
+def _blocks(node: Node, prefix: str, defaults: dict[str, Any]) -> Iterator[Layer | Elementwise]:
     """Expand ``blocks: {count, name, start}`` with its own ``layers``."""
     unknown = set(node.value) - {"blocks", "layers"}
     head, inner = node.value["blocks"], node.value.get("layers")
@@ -102,6 +126,25 @@ def _blocks(node: Node, prefix: str, defaults: dict[str, Any]) -> Iterator[Layer
     for i in range(start, start + count):
         for child in inner.value:
             yield from _layers(child, f"{prefix}{name.replace('{i}', str(i))}.", defaults)
+
+
+def _elementwise(node: Node, prefix: str, defaults: dict[str, Any]) -> Elementwise:
+    """Return ``{name, elementwise: {kind, shape, …}}``."""
+    extra = set(node.value) - {"name", ELEMENTWISE}
+    place = node.value[ELEMENTWISE]
+    if extra:
+        word = sorted(extra)[0]
+        raise node.error(f"unknown key '{word}' beside elementwise{near(word, ['name'])}")
+    own = place.plain()
+    if not isinstance(own, dict):
+        raise place.error(f"elementwise must be a mapping of kind and shape; got '{own}'")
+    for key in ("name", "batch", "dtype", "after"):
+        if key in own:
+            raise place.error(f"elementwise: unknown key '{key}'")
+    if "name" not in node.value:
+        raise node.error("missing key 'name'")
+    name = f"{prefix}{node.value['name'].plain()}"
+    return build(Elementwise, {**defaults, **own, "name": name}, place, extra="elementwise: ")
 
 
 def _layer(node: Node, prefix: str, defaults: dict[str, Any]) -> Layer:

@@ -208,7 +208,7 @@ def _totals(result: Result, groups: list[Group]) -> list[tuple[str, list[str]]]:
     kept = percent(totals["effective_macs"], totals["macs"])
     done = f"{si(totals['effective_macs'])} effective"
     lines = [
-        ("latency", [f"{result.cycles:,} cycles", seconds]),
+        ("latency", [f"{result.cycles:,} cycles", seconds, *_how_sure(result)]),
         ("cycles by cause", _ranked(result.causes)),
         ("utilisation", [percent(result.utilisation, 1), speed, "(2 operations a MAC)"]),
         ("MACs", [done, f"{si(totals['macs'])} dense ({kept})"]),
@@ -222,6 +222,16 @@ def _totals(result: Result, groups: list[Group]) -> list[tuple[str, list[str]]]:
     if len(groups) > 1:
         lines.append(("most cycles", _costliest(result, groups)))
     return lines
+
+
+def _how_sure(result: Result) -> list[str]:
+    """Return the latency's interval, and how many layers lie outside what was calibrated."""
+    ends, count = result.latency_range_s, len(result.extrapolated)
+    if ends is None:
+        return []
+    words = f"{si(ends[0], 's')} … {si(ends[1], 's')} (90 %)"
+    whole = len(result.workload.layers)
+    return [words, f"{count} of {whole} layers extrapolated"] if count else [words]
 
 
 def _has(result: Result, level: str) -> bool:

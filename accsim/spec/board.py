@@ -14,7 +14,7 @@ from accsim.spec.base import FiniteFloat, PositiveFinite, PositiveFloat, Spec
 from accsim.spec.sourced import Sourced
 
 # tf32 is no storage format: fp32 operands that a tensor core multiplies with 11 significant bits.
-MmaName = Literal["bf16", "fp16", "tf32", "fp8", "int8"]
+MmaName = Literal["bf16", "fp16", "tf32", "fp8", "int8", "fp4"]
 
 Watts = Annotated[FiniteFloat, Field(le=100_000)]
 GHz = Annotated[PositiveFloat, Field(le=100)]

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from accsim.spec.elementwise import Elementwise, ElementwiseCosts
 from accsim.spec.energy import Energy, Price
 from accsim.spec.memory import MemoryLevel
 from accsim.spec.pattern import DENSE
@@ -93,6 +94,14 @@ class Family(Protocol):
         of buffers as ``sram_…``).
         """
 
+    def in_network(self, layers: Sequence[Layer]) -> Self:
+        """Return the family as it is while these layers run one after the other.
+
+        What a layer finds in a cache depends on the others. Without it, layers run alone and again
+        and again, as in a benchmark. By default there is no difference.
+        """
+        return self
+
     @staticmethod
     @abstractmethod
     def peak_macs_per_cycle(device: Any, layer: Layer) -> float:
@@ -118,12 +127,41 @@ class Family(Protocol):
         """Return the schedule of a layer and the cycles of its tiles at register level."""
         raise NotImplementedError
 
+    def launches(self, layer: Layer) -> int:
+        """Return how many times a layer is started: its schedule's machine launches once."""
+        return int(layer.repeats)
+
     def follows_mask(self, layer: Layer, mode: str) -> bool:
         """Say whether layers of equal shape and pattern may differ in their tiles, by their masks.
 
         If not, ``events`` plays one of them for all.
         """
         return bool(layer.pattern != DENSE)
+
+    # --- sparse operands made at run time
+
+    @staticmethod
+    def generator_us(
+        device: Any, layers: Sequence[Layer], *, compress: bool, setup: bool
+    ) -> tuple[Floats, Floats, Floats] | None:
+        """Return (value, low, high) of the time before each call of a layer, µs.
+
+        ``compress``: W is packed at run time. ``setup``: the library's plan is made anew for every
+        call. Not-a-number where nothing is known of a layer's kernel; None: of no layer.
+        """
+        return None
+
+    # --- between GEMMs
+
+    @staticmethod
+    def elementwise(
+        device: Any, kernels: Sequence[Elementwise], *, fused: bool
+    ) -> ElementwiseCosts | None:
+        """Return what kernels between layers cost; None: the family does not know.
+
+        ``fused``: those that can be are part of the kernel before them.
+        """
+        return None
 
     # --- energy
 

@@ -12,7 +12,7 @@ import fnmatch
 import operator
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -29,7 +29,10 @@ from accsim.spec.base import (
     refusal,
 )
 from accsim.spec.dtype import DTypeName
+from accsim.spec.elementwise import Elementwise
 from accsim.spec.pattern import DENSE, Pattern, parse_pattern
+
+Noun = TypeVar("Noun", bound=Spec)
 
 
 def _pair(value: Any) -> Any:
@@ -261,14 +264,15 @@ class Workload(Spec):
     license: str = ""
     published: dict[str, Published] = Field(default_factory=dict)
     layers: tuple[Layer, ...] = Field(min_length=1)
+    elementwise: tuple[Elementwise, ...] = ()  # what runs between the layers; no GEMM, no MACs
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Workload:
         seen: set[str] = set()
-        for layer in self.layers:
-            if layer.name in seen:
-                raise ValueError(f"layer names must be unique; '{layer.name}' stands twice")
-            seen.add(layer.name)
+        for name in [x.name for x in self.layers] + [x.name for x in self.elementwise]:
+            if name in seen:
+                raise ValueError(f"layer names must be unique; '{name}' stands twice")
+            seen.add(name)
         return self
 
     def __iter__(self) -> Iterator[Layer]:  # type: ignore[override]
@@ -293,11 +297,15 @@ class Workload(Spec):
         raise InputError(f"workload '{self.name}' has no layer '{name}'{near(name, known)}")
 
     def select(self, *patterns: str) -> Workload:
-        """Return the workload with only the layers whose name matches one of the globs."""
+        """Return the workload with only the layers whose name matches one of the globs.
+
+        What runs between layers stays if the layer before it does.
+        """
         if not patterns:
             raise InputError("select needs at least one glob of layer names")
         keep = self._matching(patterns)
-        return self._with(tuple(layer for layer in self.layers if layer.name in keep))
+        after = tuple(x for x in self.elementwise if x.after in keep)
+        return self._with(tuple(x for x in self.layers if x.name in keep), after)
 
     def prune(
         self,
@@ -334,14 +342,21 @@ class Workload(Spec):
         whole = _index(batch)
         if whole is None or not 1 <= whole <= MAX_REPEATS:
             raise InputError(f"batch must be a whole number from 1 to {MAX_REPEATS}; got {batch!r}")
-        return self._with(tuple(_fresh(layer, batch=whole) for layer in self.layers))
+        return self._freshened(batch=whole)
 
     def with_dtype(self, dtype: str) -> Workload:
         """Return the workload with every layer's operands in ``dtype``."""
-        return self._with(tuple(_fresh(layer, dtype=dtype) for layer in self.layers))
+        return self._freshened(dtype=dtype)
 
-    def _with(self, layers: tuple[Layer, ...]) -> Workload:
-        return self.model_copy(update={"layers": layers})
+    def _freshened(self, **changes: Any) -> Workload:
+        layers = tuple(_fresh(layer, **changes) for layer in self.layers)
+        return self._with(layers, tuple(_fresh(x, **changes) for x in self.elementwise))
+
+    def _with(
+        self, layers: tuple[Layer, ...], elementwise: tuple[Elementwise, ...] | None = None
+    ) -> Workload:
+        more = self.elementwise if elementwise is None else elementwise
+        return self.model_copy(update={"layers": layers, "elementwise": more})
 
     def _matching(self, globs: Sequence[str]) -> set[str]:
         names: set[str] = set()
@@ -354,10 +369,10 @@ class Workload(Spec):
         return names
 
 
-def _fresh(layer: Layer, **changes: Any) -> Layer:
+def _fresh(one: Noun, **changes: Any) -> Noun:
     """Rebuild a layer so that its checks and cached shapes are its own."""
-    fields = {name: getattr(layer, name) for name in Layer.model_fields}
-    return _layer(fields | changes)
+    fields = {name: getattr(one, name) for name in type(one).model_fields}
+    return _built(type(one), fields | changes)
 
 
 def gemm(t: int, k: int, n: int, *, dtype: str = "int8", name: str = "gemm") -> Workload:
@@ -379,7 +394,7 @@ def gemm(t: int, k: int, n: int, *, dtype: str = "int8", name: str = "gemm") -> 
                 f"gemm: {letter} must be a whole number from 1 to {MAX_EXTENT}; got {extent!r}"
             )
         op[names[letter]] = whole
-    layer = _layer({"name": name, "op": op, "dtype": dtype})
+    layer = _built(Layer, {"name": name, "op": op, "dtype": dtype})
     return Workload(name=f"{name}_{t}x{k}x{n}", layers=(layer,))
 
 
@@ -391,8 +406,8 @@ def _index(value: Any) -> int | None:
         return None
 
 
-def _layer(fields: dict[str, Any]) -> Layer:
+def _built(noun: type[Noun], fields: dict[str, Any]) -> Noun:
     try:
-        return Layer.model_validate(fields)
+        return noun.model_validate(fields)
     except ValidationError as error:
         raise refusal(error, f"layer '{fields['name']}'") from None

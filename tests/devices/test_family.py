@@ -252,15 +252,15 @@ def test_mistakes_in_its_file_are_refused_with_their_line(files):
         accsim.load_hardware(files / "abacus.yaml", {"unitz": 3})
     with pytest.raises(InputError, match="unknown key 'energy'"):
         accsim.load_hardware(files / "abacus.yaml", {"energy": "cmos_22nm"})
-    with pytest.raises(InputError, match="kind must be one of abacus, plain, systolic; got 'abac'"):
+    with pytest.raises(InputError, match=r"kind must be one of abacus, .*; got 'abac'"):
         accsim.load_hardware(files / "abacus.yaml", {"kind": "abac"})
 
 
 def test_the_schema_has_all_kinds(register):
-    kinds = schema_of("hw")["anyOf"]
-    assert [x["properties"]["kind"]["const"] for x in kinds] == ["systolic", "abacus", "plain"]
-    assert kinds[1]["properties"]["frame"]["anyOf"][0]["type"] == "string"
-    assert "energy" not in kinds[1]["properties"]
+    kinds = {x["properties"]["kind"]["const"]: x["properties"] for x in schema_of("hw")["anyOf"]}
+    assert set(kinds) >= {"systolic", "tensorcore", "abacus", "plain"}
+    assert kinds["abacus"]["frame"]["anyOf"][0]["type"] == "string"
+    assert "energy" not in kinds["abacus"]
 
 
 def test_a_family_that_does_not_inherit_is_named(register):

@@ -59,10 +59,13 @@ def apply_scheme(
         raise InputError(f"'{scheme}' finds no linear layer with weights to rewrite")
     replaced: dict[str, tuple[Layer, ...]] = {x.name: scheme.pieces(x) for x in chosen}
     found = tuple(piece for x in workload for piece in replaced.get(x.name, (x,)))
+    last = {name: pieces[-1].name for name, pieces in replaced.items()}
+    between = (x.model_copy(update={"after": last.get(x.after, x.after)})
+               for x in workload.elementwise)  # fmt: skip
     # `published` totals are the dense network's
     return Workload(
         name=workload.name, title=workload.title, sources=workload.sources,
-        license=workload.license, layers=found,
+        license=workload.license, layers=found, elementwise=tuple(between),
     )  # fmt: skip
 
 

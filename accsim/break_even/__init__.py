@@ -1,0 +1,1 @@
+"""Where a sparsity pattern is faster than dense, by how much, and how sure (docs/breakeven.md)."""
