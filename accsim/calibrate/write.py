@@ -54,6 +54,12 @@ def _kernel(found: KernelFit, source: str) -> Iterator[str]:
     yield f"      raster: {kernel.raster}"
     yield f"      largest_tile: {kernel.largest_tile}"
     yield f"      most_splits: {kernel.most_splits}"
+    if kernel.stream_k:
+        yield "      stream_k: true"
+    for name in ("pad_t", "pad_k", "pad_n"):
+        if getattr(kernel, name) > 1:
+            about = 'source: "as of the base", status: assumed'
+            yield f"      {name}: {{value: {getattr(kernel, name)}, {about}}}"
     if kernel.tiles:
         yield f"      tiles: {[list(tile) for tile in kernel.tiles]}"
     if kernel.y_bytes is not None:

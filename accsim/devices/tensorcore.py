@@ -123,7 +123,7 @@ def gemms_of(layers: Sequence[Layer], x_bytes: float, between_bytes: float = 0.0
     """Return layers as GEMMs of one call each: groups and items of a batch run in one launch."""
     shapes = [(x.gemm.t, x.gemm.k, x.gemm.n, x.runs // calls_of(x), inputs(x)) for x in layers]
     t, k, n, count, read = np.array(shapes, dtype=np.float64).reshape(-1, 5).T
-    return Gemms(t, k, n, count, read * x_bytes, np.full_like(t, between_bytes))
+    return Gemms(t, k, n, count, read * x_bytes, np.full_like(t, between_bytes), np.ones_like(t))
 
 
 def calls_of(layer: Layer) -> int:

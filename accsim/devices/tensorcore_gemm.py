@@ -9,14 +9,14 @@ docs/tensorcore.md.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from accsim.devices.tensorcore_costs import Costs, join
 from accsim.devices.tensorcore_power import Action, throttled
-from accsim.devices.tensorcore_tiles import STEP, Operands, Tiles, candidates
+from accsim.devices.tensorcore_tiles import STEP, STREAM_K, Operands, Tiles, candidates
 from accsim.spec.gpu import Gpu, Kernel
 
 Floats = npt.NDArray[np.float64]
@@ -39,7 +39,8 @@ class Gemms:
 
     ``x_unique_bytes`` is below t·k elements for convolutions, whose inputs are used several times.
     ``between_bytes`` pass through L2 between two uses of W (a network's other layers); what the
-    call itself moves, where that is more.
+    call itself moves, where that is more. ``useful_share`` of t·k·n was asked for; the rest is what
+    a library pads.
     """
 
     t: Floats
@@ -48,16 +49,35 @@ class Gemms:
     count: Floats
     x_unique_bytes: Floats
     between_bytes: Floats
+    useful_share: Floats
+
+    @property
+    def useful_macs(self) -> Floats:
+        """MACs asked for, all of a call."""
+        return self.t * self.k * self.n * self.count * self.useful_share
 
     @classmethod
     def of(cls, t: npt.ArrayLike, k: npt.ArrayLike, n: npt.ArrayLike, operands: Operands) -> Gemms:
         """Return plain GEMMs, one a call."""
         t, k, n = (np.atleast_1d(np.asarray(x, dtype=np.float64)) for x in (t, k, n))
         t, k, n = np.broadcast_arrays(t, k, n)
-        return cls(t, k, n, np.ones_like(t), t * k * operands.x_bytes, np.zeros_like(t))
+        moved = t * k * operands.x_bytes
+        return cls(t, k, n, np.ones_like(t), moved, np.zeros_like(t), np.ones_like(t))
 
     def __len__(self) -> int:
         return len(self.t)
+
+    def padded(self, kernel: Kernel) -> Gemms:
+        """Return the GEMMs a library runs in their place: extents padded, what is useful kept."""
+        t, k, n = (
+            np.ceil(extent / step) * step
+            for extent, step in (
+                (self.t, kernel.pad_t), (self.k, kernel.pad_k), (self.n, kernel.pad_n),
+            )
+        )  # fmt: skip
+        moved = self.x_unique_bytes * (t * k) / (self.t * self.k)
+        share = self.t * self.k * self.n * self.useful_share / (t * k * n)
+        return replace(self, t=t, k=k, n=n, x_unique_bytes=moved, useful_share=share)
 
     def chunks(self) -> Iterator[Gemms]:
         """Yield the GEMMs CHUNK at a time, as columns."""
@@ -95,7 +115,8 @@ class _Bodies:
 def costs(gemms: Gemms, gpu: Gpu, kernel: Kernel, operands: Operands, mode: str) -> Costs:
     """Return what each GEMM costs with the fastest tile of a library's kernels."""
     tiles = candidates(gpu, kernel, operands)
-    parts = [_chosen(part, tiles, gpu, kernel, operands, mode) for part in gemms.chunks()]
+    padded = gemms.padded(kernel)
+    parts = [_chosen(part, tiles, gpu, kernel, operands, mode) for part in padded.chunks()]
     return join(parts)
 
 
@@ -108,15 +129,15 @@ def _chosen(
     tied = body <= body.min(axis=1, keepdims=True) * (1 + TIED)
     best = np.argmin(np.where(tied, bodies.l2_bytes, np.inf), axis=1)
     own = bodies.at(best)
-    macs = (gemms.t * gemms.k * gemms.n * gemms.count)[:, 0] * operands.kept
+    macs = gemms.useful_macs[:, 0] * operands.kept
     return _powered(own, tiles.take(best), gpu, kernel, macs, operands, mode)
 
 
 def _allowed(gemms: Gemms, tiles: Tiles, gpu: Gpu, bodies: _Bodies) -> npt.NDArray[np.bool_]:
     """Say which candidates a library would try: split k only where it is long and CTAs are few."""
-    long = gemms.k / tiles.splits >= LEAST_SPLIT_K
+    long = gemms.k / np.maximum(tiles.splits, 1) >= LEAST_SPLIT_K
     few = bodies.ctas <= MOST_SPLIT_WAVES * gpu.sms * tiles.resident
-    allowed: npt.NDArray[np.bool_] = (tiles.splits == 1) | (long & few)
+    allowed: npt.NDArray[np.bool_] = (tiles.splits <= 1) | (long & few)
     return allowed
 
 
@@ -133,25 +154,27 @@ def _bodies(gemms: Gemms, tiles: Tiles, gpu: Gpu, kernel: Kernel, operands: Oper
             ) -> _Bodies:  # fmt: skip
     per_us = gpu.clock_ghz * 1e3
     rows, columns = np.ceil(gemms.n / tiles.n), np.ceil(gemms.t / tiles.t)
-    ctas = rows * columns * gemms.count * tiles.splits
-    k = np.ceil(gemms.k / tiles.splits / STEP) * STEP
+    whole = rows * columns * gemms.count
+    ctas, k, pieces = _dealt(whole, gemms.k, tiles, gpu)
     fullest = np.ceil(ctas / gpu.sms)
     sustained = operands.rate * kernel.issue_share
     tile_mma = tiles.n * tiles.t * k / sustained / per_us
-    useful = gemms.t * gemms.k * gemms.n * gemms.count / (sustained * gpu.sms) / per_us
+    useful = gemms.useful_macs / (sustained * gpu.sms) / per_us
     waves = fullest * tile_mma
     tile_port = tiles.shared_bytes_per_k * k / gpu.sm.shared_bytes_per_clock / per_us
-    edge = kernel.tile_cycles / per_us
+    edge = kernel.tile_cycles / per_us * pieces
     least = k * operands.x_bytes / STEP_BYTES * kernel.step_ns * 1e-3
+    least = np.maximum(least, k * operands.chain_cycles / per_us)
     filled = _rounds(ctas, tile_mma, least, edge, gpu.sms, tiles.resident)
     joined = _norm(PORT_NORM, tile_mma, tile_port)
     ported = _rounds(ctas, joined, least, edge, gpu.sms, tiles.resident)
     last = _rounds((ctas - 1) % (gpu.sms * tiles.resident) + 1, joined, least, edge, gpu.sms,
                    tiles.resident) / ported  # fmt: skip
     y_bytes = gemms.t * gemms.n * gemms.count * operands.y_bytes
-    sums = np.where(tiles.splits > 1, 2 * SUM_BYTES / operands.y_bytes * tiles.splits, 0.0)
+    sums = np.where(tiles.splits > 1, gemms.t * gemms.n * gemms.count * tiles.splits, 0.0)
+    sums = np.where(tiles.splits == STREAM_K, ctas * tiles.n * tiles.t, sums) * 2 * SUM_BYTES
     fetched = ctas * tiles.fetch_bytes_per_k * k
-    l2_bytes = fetched + y_bytes * (1 + sums)
+    l2_bytes = fetched + y_bytes + sums
     port = fullest * tiles.fetch_bytes_per_k * k / SM_FETCH_BYTES_PER_CLOCK
     l2 = np.maximum(l2_bytes / gpu.l2.bytes_per_clock, port) / per_us
     read = _dram_read_bytes(gemms, tiles, gpu, kernel, operands, rows, columns, y_bytes)
@@ -165,8 +188,28 @@ def _bodies(gemms: Gemms, tiles: Tiles, gpu: Gpu, kernel: Kernel, operands: Oper
                    fetched, written, shared, last, ctas)  # fmt: skip
 
 
+def _dealt(whole: Floats, k: Floats, tiles: Tiles, gpu: Gpu) -> tuple[Floats, Floats, Floats]:
+    """Return CTAs, the k of each, and the tiles it has a part of.
+
+    Stream-k deals the k of all tiles evenly to as many CTAs as fit, each with at least 256 of it;
+    a CTA ends one tile and begins another.
+    """
+    splits = np.maximum(tiles.splits, 1)
+    split_k = np.ceil(k / splits / STEP) * STEP
+    each = np.ceil(k / STEP) * STEP
+    most = np.maximum(np.floor(whole * each / LEAST_SPLIT_K), 1)
+    fitting = np.minimum(most, gpu.sms * tiles.resident)
+    streamed_k = np.ceil(whole * each / fitting / STEP) * STEP
+    stream = tiles.splits == STREAM_K
+    return (
+        np.where(stream, fitting, whole * splits),
+        np.where(stream, streamed_k, split_k),
+        np.where(stream, np.ceil(streamed_k / each) + 1, 1.0),
+    )
+
+
 def _rounds(
-    ctas: Floats, tile: Floats, least: Floats, edge: float, sms: int, resident: Floats
+    ctas: Floats, tile: Floats, least: Floats, edge: Floats, sms: int, resident: Floats
 ) -> Floats:
     """Return the time of all CTAs, ``resident`` at a time on each SM, whose rate they share.
 

@@ -46,9 +46,11 @@ def operands_of(dtype: str, name: str, gpu: Gpu, y_bytes: float | None = None) -
     rate = gpu.tensor.rate(dtype) * (gpu.tensor.gain(dtype) if sparse else 1.0)
     factor = gpu.board.energy.sparse_mma_factor if sparse else 1.0
     pj = kernel.mac_pj or _mma_pj(dtype, gpu) * factor
+    mma = {str(key): found for key, found in gpu.tensor.mma.items()}.get(dtype)
+    chain = mma.chain_cycles(1.0, sparse=sparse) if mma else 0.0
     if sparse:
-        return Operands(width / 2, INDEX_BYTES, width, out, rate, 0.5, pj)
-    return Operands(width, 0.0, width, out, rate, 1.0, pj)
+        return Operands(width / 2, INDEX_BYTES, width, out, rate, 0.5, pj, chain)
+    return Operands(width, 0.0, width, out, rate, 1.0, pj, chain)
 
 
 def _mma_pj(dtype: str, gpu: Gpu) -> float:

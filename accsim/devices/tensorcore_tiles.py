@@ -19,6 +19,7 @@ CATALOGUE = (
     (128, 64), (64, 128), (64, 64), (128, 32), (64, 32), (32, 64),
 )  # fmt: skip
 SPLITS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
+STREAM_K = 0  # in place of a number of splits: all tiles' k dealt evenly to the CTAs that fit
 STEP = 64  # k a tile is padded to
 STAGE_BYTES = 64  # of k a pipeline stage holds, in bytes of X
 STAGES = 4
@@ -54,7 +55,8 @@ class Operands:
 
     ``w_bytes`` and ``index_bytes`` are of one element of dense W as packed (values, positions).
     ``rate`` is dense-equivalent MACs of one SM in a clock, nominal; ``kept`` executed over dense
-    MACs; ``mac_pj`` the energy of an executed one at boost.
+    MACs; ``mac_pj`` the energy of an executed one at boost; ``chain_cycles`` those of dependent
+    instructions over one k.
     """
 
     w_bytes: float
@@ -64,6 +66,7 @@ class Operands:
     rate: float
     kept: float
     mac_pj: float
+    chain_cycles: float = 0.0
 
     @property
     def packed_bytes(self) -> float:
@@ -86,7 +89,8 @@ def candidates(gpu: Gpu, kernel: Kernel, operands: Operands) -> Tiles:
         )
     n, t, fetch, resident = n[fits], t[fits], fetch[fits], resident[fits]
     shared = fetch + fragment_bytes(gpu.tensor.fetch, n, t, operands)
-    splits = np.array([s for s in SPLITS if s <= kernel.most_splits], dtype=np.float64)
+    shares = [s for s in SPLITS if s <= kernel.most_splits]
+    splits = np.array([*shares, STREAM_K] if kernel.stream_k else shares, dtype=np.float64)
     tile, split = np.repeat(np.arange(len(n)), len(splits)), np.tile(splits, len(n))
     return Tiles(n[tile], t[tile], split, resident[tile], shared[tile], fetch[tile])
 

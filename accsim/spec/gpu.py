@@ -47,6 +47,22 @@ Share = Annotated[PositiveFloat, Field(le=1)]
 Us = Annotated[FiniteFloat, Field(le=10**6)]
 
 
+class Mma(Spec):
+    """One multiply instruction: its shape in columns of W × tokens × k, and its latency.
+
+    mma.sp has the dense one's latency, or its own, and twice its k.
+    """
+
+    shape: tuple[Extent, Extent, Extent]
+    latency_cycles: PositiveFinite
+    sparse_latency_cycles: PositiveFinite | None = None
+
+    def chain_cycles(self, k: float, *, sparse: bool) -> float:
+        """Return the cycles of dependent instructions over one k, by k: a sum adds one by one."""
+        latency = self.sparse_latency_cycles if sparse else self.latency_cycles
+        return k * (latency or self.latency_cycles) / (self.shape[2] * (2 if sparse else 1))
+
+
 class TensorCore(Spec):
     """Tensor cores of one SM. ``fetch`` is where ``mma`` reads its operands from.
 
@@ -60,6 +76,10 @@ class TensorCore(Spec):
     )
     sparse_gain: dict[DTypeName, Annotated[PositiveFloat, Field(le=4)]] = Field(
         default_factory=dict, description="rate of mma.sp over mma, dense-equivalent"
+    )
+
+    mma: dict[DTypeName, Mma] = Field(
+        default_factory=dict, description="the instruction kernels use, by format"
     )
 
     def rate(self, dtype: str) -> int:
@@ -140,6 +160,10 @@ class Kernel(Spec):
     raster: RasterName = "free"
     largest_tile: Annotated[Extent, Field(le=256, description="longest side of a CTA tile")] = 256
     most_splits: Annotated[PositiveInt, Field(le=16, description="split-k")] = 16
+    stream_k: bool = Field(False, description="CTAs that share all tiles' k evenly (stream-k)")
+    pad_t: Annotated[Extent, Field(le=1024, description="tokens are padded to a multiple")] = 1
+    pad_k: Annotated[Extent, Field(le=1024, description="k is padded to a multiple")] = 1
+    pad_n: Annotated[Extent, Field(le=1024, description="columns are padded to a multiple")] = 1
     tiles: Annotated[
         tuple[tuple[Extent, Extent], ...],
         Field(description="CTA tiles it has, n × t; empty: the whole catalogue"),

@@ -35,6 +35,7 @@ class Ops:
     rate: float
     kept: float
     pj: float
+    chain: float = 0.0  # cycles of dependent instructions, by k
 
 
 @dataclass
@@ -162,11 +163,15 @@ def norm(p, times):
     return longest * sum((time / longest) ** p for time in times) ** (1 / p)
 
 
-def candidate(gpu, kernel, ops, t, k, n, count, x_unique, between, bn, bt, s, resident):
+def candidate(gpu, kernel, ops, t, k, n, count, x_unique, between, bn, bt, s, resident, useful):
     us = 1 / (gpu.clock_ghz * 1000)  # of a cycle
     across, down = ceil(n / bn), ceil(t / bt)
-    ctas = across * down * count * s
-    long = 64 * ceil(k / (64 * s))
+    ctas, long, pieces = across * down * count * s, 64 * ceil(k / (64 * max(s, 1))), 1
+    if s == 0:  # stream-k
+        all_k = across * down * count * long
+        ctas = min(max(all_k // 256, 1), gpu.sms * resident)
+        pieces = ceil(64 * ceil(all_k / ctas / 64) / long) + 1
+        long = 64 * ceil(all_k / ctas / 64)
     run = Run((bn, bt), s, resident, ctas)
 
     rate = ops.rate * kernel.issue_share
@@ -174,14 +179,14 @@ def candidate(gpu, kernel, ops, t, k, n, count, x_unique, between, bn, bt, s, re
     mma = bn * bt * long / rate
     port_bytes = long * (fetch + fragments(gpu.tensor.fetch, ops, bn, bt))
     tile = norm(4, [mma, port_bytes / gpu.sm.shared_bytes_per_clock])
-    least = long * ops.x / 128 * kernel.step_ns * gpu.clock_ghz
-    edge = kernel.tile_cycles
+    least = long * max(ops.x / 128 * kernel.step_ns * gpu.clock_ghz, ops.chain)
+    edge = kernel.tile_cycles * pieces
     full, last = handed(ctas, gpu.sms, resident)
     fullest = full * resident + last
     run.chain = [
         us * cycles
         for cycles in (
-            t * k * n * count / (rate * gpu.sms),
+            useful * count / (rate * gpu.sms),
             mma * ctas / gpu.sms,
             mma * fullest,
             played(full, last, resident, mma, least, edge),
@@ -193,6 +198,8 @@ def candidate(gpu, kernel, ops, t, k, n, count, x_unique, between, bn, bt, s, re
     y_bytes = t * n * count * ops.y
     run.shared_bytes = ctas * port_bytes
     run.l2_bytes = ctas * fetch * long + y_bytes
+    if s == 0:
+        run.l2_bytes += ctas * bn * bt * 2 * 4
     if s > 1:
         run.l2_bytes += t * n * count * s * 2 * 4
         run.reduce = gpu.launch.kernel_us
@@ -212,9 +219,10 @@ def candidate(gpu, kernel, ops, t, k, n, count, x_unique, between, bn, bt, s, re
     return run
 
 
-def candidates(gpu, kernel, ops, t, k, n, count=1, x_unique=None, between=0.0):
+def candidates(gpu, kernel, ops, t, k, n, count=1, x_unique=None, between=0.0, useful=None):
     """All candidates in the order of the doc: tiles, then splits."""
     x_unique = t * k * ops.x if x_unique is None else x_unique
+    useful = useful or t * k * n
     found = []
     for bn, bt in kernel.tiles or TILES:
         if max(bn, bt) > kernel.largest_tile:
@@ -222,13 +230,15 @@ def candidates(gpu, kernel, ops, t, k, n, count=1, x_unique=None, between=0.0):
         resident = residents(gpu, ops, bn, bt)
         if not resident:
             continue
-        for s in SPLITS:
+        for s in (*SPLITS, 0) if kernel.stream_k else SPLITS:
             if s > 1:
                 ctas = ceil(n / bn) * ceil(t / bt) * count * s
                 if s > kernel.most_splits or k / s < 256 or ctas > 4 * gpu.sms * resident:
                     continue
             found.append(
-                candidate(gpu, kernel, ops, t, k, n, count, x_unique, between, bn, bt, s, resident)
+                candidate(
+                    gpu, kernel, ops, t, k, n, count, x_unique, between, bn, bt, s, resident, useful
+                )
             )
     return found
 
@@ -258,9 +268,9 @@ def watts(gpu, kernel, ops, run, macs, ghz):
     return board.idle_fixed_w + over_idle * x + pj * 1e-6 / us
 
 
-def finish(gpu, kernel, ops, run, t, k, n, count):
+def finish(gpu, kernel, ops, run, macs):
     """Power, total and causes of a candidate."""
-    board, p, macs = gpu.board, kernel.overlap, t * k * n * count
+    board, p = gpu.board, kernel.overlap
     low, high = board.min_ghz, board.boost_ghz
     if watts(gpu, kernel, ops, run, macs, high) <= board.cap_w:
         slow = 1.0
@@ -291,11 +301,17 @@ def twin(gpu, kernel, ops, t, k, n, count=1, x_unique=None, between=0.0, like=No
 
     Of candidates that tie, the one of tile and splits ``like``, else the one of least L2 bytes.
     """
-    runs = candidates(gpu, kernel, ops, t, k, n, count, x_unique, between)
+    useful, elements = t * k * n, t * k
+    unique = elements * ops.x if x_unique is None else x_unique
+    t = kernel.pad_t * ceil(t / kernel.pad_t)
+    k = kernel.pad_k * ceil(k / kernel.pad_k)
+    n = kernel.pad_n * ceil(n / kernel.pad_n)
+    unique *= t * k / elements
+    runs = candidates(gpu, kernel, ops, t, k, n, count, unique, between, useful)
     least = min(run.free for run in runs)
     tied = [run for run in runs if run.free <= least * (1 + 1e-9)]
     best = min(tied, key=lambda run: run.l2_bytes)
     for run in tied:
         if (*run.tile, run.splits) == like:
             best = run
-    return finish(gpu, kernel, ops, best, t, k, n, count)
+    return finish(gpu, kernel, ops, best, useful * count)

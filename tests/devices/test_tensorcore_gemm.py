@@ -184,6 +184,18 @@ def make_case(pick, cap=False, many=True):
     return replace(case, count=pick.one(1, 1, 2, 7), x_share=share, between=between)
 
 
+def with_options(case, pick):
+    """Return a case whose library may stream k and pad, whose instructions have a latency."""
+    options = {
+        "stream_k": pick.one(False, True),
+        "pad_t": pick.one(1, 1, 16),
+        "pad_k": pick.one(1, 1, 8, 128),
+        "pad_n": pick.one(1, 1, 32),
+    }
+    ops = replace(case.ops, chain=pick.one(0.0, 1.5, 20.0))
+    return replace(case, kernel=case.kernel.model_copy(update=options), ops=ops)
+
+
 # --- twin ----------------------------------------------------------------------------------------
 
 # The code finds a capped clock by 30 halvings of boost/clock within 1 … boost/min_ghz; the twin by
@@ -228,18 +240,21 @@ def both(case):
 def test_agrees_with_the_twin(cap, seeds):
     seen = set()
     for seed in range(seeds):
-        case = make_case(Seeded(seed + 10_000 * cap), cap=cap)
+        pick = Seeded(seed + 10_000 * cap)
+        case = make_case(pick, cap=cap)
+        case = with_options(case, pick) if seed % 2 else case
         code, mine, causes, run = both(case)
         near = CAPPED if cap else FREE
         assert code == pytest.approx(mine, rel=near), (seed, case)
         assert causes == pytest.approx(run.causes, abs=near * run.total), (seed, case)
         seen |= {
             ("throttled", run.causes["throttle"] > 0), ("splits", run.splits > 1),
+            ("stream-k", run.splits == 0),
             ("resident", run.resident), ("tile", run.tile),
             ("rounds", run.ctas > 40 * case.gpu.sms),
             ("lowest clock", run.clock <= case.gpu.board.min_ghz * (1 + 1e-9)),
         }  # fmt: skip
-    assert seen >= {("splits", True), ("rounds", True), ("throttled", cap)}
+    assert seen >= {("splits", True), ("rounds", True), ("throttled", cap), ("stream-k", True)}
     assert seen >= {("resident", r) for r in range(1, 7)}
     assert seen >= {("tile", tile) for tile in gpu_twin.TILES}
     assert (("lowest clock", True) in seen) == cap
