@@ -79,7 +79,7 @@ def candidates(gpu: Gpu, kernel: Kernel, operands: Operands) -> Tiles:
     n, t = np.array(kernel.tiles or CATALOGUE, dtype=np.float64).T
     inside = np.maximum(n, t) <= kernel.largest_tile
     n, t = n[inside], t[inside]
-    fetch = n * operands.packed_bytes + t * operands.x_bytes
+    fetch = n * operands.packed_bytes + x_held(gpu.tensor.fetch, t) * operands.x_bytes
     resident = resident_ctas(gpu, n, t, fetch * STAGE_BYTES / max(operands.x_bytes, 0.5))
     fits = resident > 0
     if not fits.any():
@@ -107,16 +107,21 @@ def resident_ctas(gpu: Gpu, n: Floats, t: Floats, stage_bytes: Floats) -> Floats
     return found
 
 
+def x_held(fetch: str, t: Floats) -> Floats:
+    """Return the tokens of a CTA's tile its own SM holds: half of them where two SMs share X."""
+    return t / 2 if fetch == "paired" else t
+
+
 def fragment_bytes(fetch: str, n: Floats, t: Floats, operands: Operands) -> Floats:
     """Return what tensor cores read of shared memory in one k of a CTA, bytes.
 
     ``registers``: the warps of a CTA form a grid; each loads a row of W's and a column of X's
     fragments, so that W is read once by each column of warps. ``shared``: a warpgroup reads its 64
-    rows of W and all of X. ``tensor_memory``: each operand once.
+    rows of W and all of X. ``tensor_memory``: each operand once; ``paired``: half of X.
     """
     packed = operands.packed_bytes
-    if fetch == "tensor_memory":
-        return n * packed + t * operands.x_bytes
+    if fetch in ("tensor_memory", "paired"):
+        return n * packed + x_held(fetch, t) * operands.x_bytes
     if fetch == "shared":
         return n * packed + t * operands.x_bytes * np.maximum(n / WGMMA_ROWS, 1)
     warps = np.where(n * t > 128 * 128, 8.0, 4.0)

@@ -23,6 +23,7 @@ from accsim.devices.tensorcore_ragged import dram_bytes
 from accsim.devices.tensorcore_tiles import Operands, fragment_bytes
 from accsim.devices.tensorcore_tilewise_ctas import Ctas, ctas_of
 from accsim.devices.tensorcore_tilewise_tiles import Residues, TileGemm, dense_gemm, tile_gemm
+from accsim.devices.tensorcore_tilewise_transpose import transpose_costs
 from accsim.sparsity.masks import Masks
 from accsim.sparsity.tile_element_wise import TileElementWise
 from accsim.sparsity.tile_wise import TileVectorWise
@@ -77,7 +78,8 @@ def tilewise_costs(
     if residue_costs is None:
         raise InputError(f"layer '{layers[at[0]].name}': no kernel for the residue of tew on a GPU")
     beside = Residues([layers[i] for i in at], masks)
-    return _added(found, residue_costs(beside.layers, beside, gpu, between_bytes), at, gpu)
+    more = residue_costs(beside.layers, beside, gpu, between_bytes)
+    return _added(found, more, at, gpu, "residue_us")
 
 
 def tilewise_dense_costs(layers: Sequence[Layer], gpu: Gpu) -> Costs:
@@ -146,8 +148,11 @@ def sustained(dtype: str, name: FamilyName, gpu: Gpu) -> Operands:
     return replace(operands, rate=operands.rate * gpu.kernel(name, dtype).issue_share)
 
 
-def _added(found: Costs, more: Costs, at: Sequence[int], gpu: Gpu) -> Costs:
-    """Return the costs with ``more`` run after entries ``at``; the clock is the mean over time."""
+def _added(found: Costs, more: Costs, at: Sequence[int], gpu: Gpu, column: str) -> Costs:
+    """Return the costs with ``more`` run after entries ``at``; the clock is the mean over time.
+
+    ``column`` of ``extra`` says how long ``more`` takes.
+    """
     where = np.array(at)
 
     def add(old: Floats | None, new: Floats | None) -> Floats:
@@ -162,7 +167,7 @@ def _added(found: Costs, more: Costs, at: Sequence[int], gpu: Gpu) -> Costs:
     tiles, rest = found.total_us[where], more.total_us
     slow = gpu.clock_ghz / found.clock_ghz
     slow[where] = (slow[where] * tiles + gpu.clock_ghz / more.clock_ghz * rest) / (tiles + rest)
-    extra = {**found.extra, "residue_us": add(None, rest)}
+    extra = {**found.extra, column: add(None, rest)}
     return Costs(times, counts, gpu.clock_ghz / slow, found.mode, extra)
 
 
@@ -170,7 +175,18 @@ def _added(found: Costs, more: Costs, at: Sequence[int], gpu: Gpu) -> Costs:
 
 
 def _call(work: TileGemm, ctas: Ctas, operands: Operands, gpu: Gpu, dtype: str, mode: str) -> Costs:
-    """Return the costs of one call, its clock held down by the board's cap."""
+    """Return the costs of one call, transpositions included where these are kernels apart."""
+    own = _gemm_call(work, ctas, operands, gpu, dtype, mode)
+    if mode == DENSE_MODE or kernel_of(gpu).transposed == "none":
+        return own
+    more = transpose_costs(work, operands, gpu, gpu.kernel("dense", dtype))
+    return _added(own, more, [0], gpu, "transpose_us")
+
+
+def _gemm_call(
+    work: TileGemm, ctas: Ctas, operands: Operands, gpu: Gpu, dtype: str, mode: str
+) -> Costs:
+    """Return the costs of one GEMM over tiles, its clock held down by the board's cap."""
     moved = _bytes(work, ctas, operands, gpu, offsets=mode != DENSE_MODE)
     own = _body(work, ctas, operands, gpu, gpu.kernel("dense", dtype), moved)
     executed = float(work.stored) * work.t * work.count

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from accsim.base.errors import InputError
-from accsim.devices.tensorcore_tilewise import layer_ctas, layer_operands
+from accsim.devices.tensorcore_tilewise import kernel_of, layer_ctas, layer_operands
 from accsim.devices.tensorcore_tilewise_ctas import Ctas
 from accsim.devices.tensorcore_tilewise_tiles import TileGemm, tile_gemm
 from accsim.sparsity.masks import Masks
@@ -37,8 +37,14 @@ def tilewise_schedule(layer: Layer, masks: Masks, gpu: Gpu) -> Schedule:
     by L2, DRAM or the power cap, the play is faster.
 
     Raises:
-        InputError: what ``tilewise_costs`` refuses, or more CTAs than the engine is given.
+        InputError: what ``tilewise_costs`` refuses, transpositions as kernels of their own, or more
+            CTAs than the engine is given.
     """
+    if kernel_of(gpu).transposed != "none":
+        raise InputError(
+            f"layer '{layer.name}': X and Y are transposed by kernels of their own "
+            "(tilewise.transposed); level must be closed"
+        )
     ctas, work = layer_ctas(layer, gpu), tile_gemm(layer, masks)
     k, rows = work.grid(ctas)
     count = k.size * rows * layer.repeats

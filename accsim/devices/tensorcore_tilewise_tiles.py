@@ -26,7 +26,8 @@ class TileGemm:
 
     ``stored`` values of W are multiplied for each token. A call runs ``count`` GEMMs over the same
     tiles, and reads ``x_elements`` of X at least once for each; ``between_bytes`` pass through L2
-    between two uses of W.
+    between two uses of W. ``x_all`` and ``y_all`` are the elements of X and Y as they lie in
+    memory, with what the tiles leave out; never fewer than the tiles use.
     """
 
     t: int
@@ -36,6 +37,18 @@ class TileGemm:
     x_elements: float
     count: int = 1
     between_bytes: float = 0.0
+    x_all: float = 0.0
+    y_all: float = 0.0
+
+    @property
+    def x_whole(self) -> float:
+        """Elements of one GEMM's X in memory."""
+        return max(self.x_all, self.x_elements)
+
+    @property
+    def y_whole(self) -> float:
+        """Elements of one GEMM's Y in memory."""
+        return max(self.y_all, float(self.t) * float(self.columns.sum()))
 
     def grid(self, ctas: Ctas) -> tuple[Ints, int]:
         """Return the k of every column of CTAs, in launch order, and the CTAs in a column."""
@@ -77,11 +90,11 @@ def dense_gemm(layer: Layer) -> TileGemm:
 
 
 def _gemm(layer: Layer, k: list[int], columns: list[int], stored: int, rows_read: int) -> TileGemm:
-    gemm = layer.gemm
-    reads = min(inputs(layer), gemm.t * rows_read)
+    gemm, whole = layer.gemm, inputs(layer)
+    reads = min(whole, gemm.t * rows_read)
     return TileGemm(
         gemm.t, np.array(k, dtype=np.int64), np.array(columns, dtype=np.int64), stored,
-        float(reads), layer.runs // layer.repeats,
+        float(reads), layer.runs // layer.repeats, x_all=float(whole), y_all=float(gemm.t * gemm.n),
     )  # fmt: skip
 
 

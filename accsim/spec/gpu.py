@@ -26,7 +26,7 @@ from accsim.spec.memory import MemoryLevel
 from accsim.spec.schedule import Channel
 from accsim.spec.sourced import Sourced
 
-FetchName = Literal["registers", "shared", "tensor_memory"]
+FetchName = Literal["registers", "shared", "tensor_memory", "paired"]
 RasterName = Literal["free", "along_n"]
 FamilyName = Literal["dense", "nm"]
 RegimeName = Literal["launch", "memory", "compute"]
@@ -67,7 +67,8 @@ class TensorCore(Spec):
     """Tensor cores of one SM. ``fetch`` is where ``mma`` reads its operands from.
 
     ``registers``: mma.sync, every warp loads its fragments; ``shared``: wgmma, four warps read B
-    together; ``tensor_memory``: tcgen05, an SM reads each operand once.
+    together; ``tensor_memory``: tcgen05, an SM reads each operand once; ``paired``: the same by two
+    SMs, each of which holds half of X's tile.
     """
 
     fetch: FetchName

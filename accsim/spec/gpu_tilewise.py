@@ -6,7 +6,7 @@ Code: devices/tensorcore_tilewise*.py.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -53,3 +53,10 @@ class TileWiseKernel(Spec):
             "gather, no time between launches, a dense CTA's edge"
         ),
     ] = False
+    transposed: Annotated[
+        Literal["none", "unfused"],
+        Field(
+            description="unfused: a call also runs two kernels that transpose X and Y; none: they "
+            "lie as the kernel wants them, or whoever writes and reads them turns them round"
+        ),
+    ] = "none"

@@ -64,9 +64,14 @@ class Run:
 # --- tiles ---------------------------------------------------------------------------------------
 
 
+def fetched(gpu, ops, bn, bt):
+    """Bytes of one k of a tile that its SM holds."""
+    return bn * (ops.w + ops.i) + bt * ops.x / (2 if gpu.tensor.fetch == "paired" else 1)
+
+
 def residents(gpu, ops, bn, bt):
     """CTAs of a tile that fit on an SM; 0: not even three stages fit."""
-    stage = (bn * (ops.w + ops.i) + bt * ops.x) * 64 / max(0.5, ops.x)
+    stage = fetched(gpu, ops, bn, bt) * 64 / max(0.5, ops.x)
     shared = gpu.sm.shared_kb * KB
     if 3 * stage + RESERVED > shared:
         return 0
@@ -84,6 +89,8 @@ def fragments(fetch, ops, bn, bt):
     w, x = bn * (ops.w + ops.i), bt * ops.x
     if fetch == "tensor_memory":
         return w + x
+    if fetch == "paired":
+        return w + x / 2
     if fetch == "shared":
         return w + x * max(1, bn / 64)
     warps = 8 if bn * bt > 128 * 128 else 4
@@ -175,7 +182,7 @@ def candidate(gpu, kernel, ops, t, k, n, count, x_unique, between, bn, bt, s, re
     run = Run((bn, bt), s, resident, ctas)
 
     rate = ops.rate * kernel.issue_share
-    fetch = bn * (ops.w + ops.i) + bt * ops.x
+    fetch = fetched(gpu, ops, bn, bt)
     mma = bn * bt * long / rate
     port_bytes = long * (fetch + fragments(gpu.tensor.fetch, ops, bn, bt))
     tile = norm(4, [mma, port_bytes / gpu.sm.shared_bytes_per_clock])

@@ -193,6 +193,8 @@ def with_options(case, pick):
         "pad_n": pick.one(1, 1, 32),
     }
     ops = replace(case.ops, chain=pick.one(0.0, 1.5, 20.0))
+    if pick.one(True, False):
+        case = case.having(tensor__fetch="paired")
     return replace(case, kernel=case.kernel.model_copy(update=options), ops=ops)
 
 

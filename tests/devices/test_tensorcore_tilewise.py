@@ -4,7 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from devices.tilewise_twin import call, list_makespan, shared_makespan, throughput
+from devices.tilewise_twin import (
+    call,
+    list_makespan,
+    shared_makespan,
+    throughput,
+    transposed_by_loop,
+)
 
 import accsim
 from accsim.base.errors import InputError
@@ -429,6 +435,87 @@ def test_the_residue_of_tew_runs_after_the_tiles():
     assert both == 2048 * int(mask.sum())
 
 
+# --- transpositions
+
+
+def unfused(gpu):
+    return kernel(gpu, transposed="unfused")
+
+
+def test_by_default_nothing_is_transposed_apart():
+    assert V100.tilewise.transposed == A100.tilewise.transposed == "none"
+    found = tilewise_costs([layer(512, 768, 768, "tw:128@0.5")], MASKS, V100)
+    assert "transpose_us" not in found.extra
+
+
+@pytest.mark.parametrize(("pattern", "gpu"), [*CASES, ("tew:128@0.76+0.01", V100)])
+@pytest.mark.parametrize("shape", [(1, 64, 32), (700, 300, 200), (12800, 768, 768)])
+def test_transpositions_are_two_kernels_that_read_and_write_x_and_y_whole(pattern, gpu, shape):
+    t, k, n = shape
+    pruned = layer(*shape, pattern)
+    plain = tilewise_costs([pruned], MASKS, gpu, residue_costs=spmm_costs)
+    found = tilewise_costs([pruned], MASKS, unfused(gpu), residue_costs=spmm_costs)
+    expected, moved = transposed_by_loop([t * k * 2, t * n * 2], gpu, "fp16")
+    assert found.extra["transpose_us"][0] == pytest.approx(expected)
+    assert found.total_us[0] == pytest.approx(plain.total_us[0] + expected)
+    for cause, us in found.times_us.items():
+        more = expected if cause == "gather" else 0
+        assert us[0] == pytest.approx(plain.times_us[cause][0] + more), cause
+    for name, count in found.counts.items():
+        level, _, what = name.rpartition("_")[0].rpartition("_")
+        more = 0 if name.endswith("macs") else moved[level]
+        assert count[0] == pytest.approx(plain.counts[name][0] + more), (name, what)
+    slower = gpu.clock_ghz / plain.clock_ghz[0] * plain.total_us[0] + expected
+    assert gpu.clock_ghz / found.clock_ghz[0] * found.total_us[0] == pytest.approx(slower)
+    assert sum(found.times_us.values()) == pytest.approx(found.total_us)
+
+
+def test_transpositions_are_never_faster_with_more_to_move_or_slower_memory():
+    last = 0.0
+    for t in range(1, 6000, 97):
+        now = gemm_costs(tiles(t, [300] * 4, [128] * 4), "fp16", unfused(V100))
+        assert now.extra["transpose_us"][0] >= last
+        last = now.extra["transpose_us"][0]
+    slow = unfused(V100).model_copy(update={"dram": V100.dram.model_copy(update={"gb_per_s": 99})})
+    work = tiles(9000, [300] * 4, [128] * 4)
+    fast_us, slow_us = (gemm_costs(work, "fp16", gpu).extra["transpose_us"][0]
+                        for gpu in (unfused(V100), slow))  # fmt: skip
+    assert slow_us > fast_us > 2 * V100.launch.kernel_us
+
+
+def test_the_dense_kernel_needs_none_and_groups_share_two_launches():
+    plain = layer(512, 768, 768, "dense")
+    assert (tilewise_dense_costs([plain], unfused(V100)).total_us
+            == tilewise_dense_costs([plain], V100).total_us).all()  # fmt: skip
+    one, many = (
+        gemm_costs(tiles(64, [64], [128], count), "fp16", unfused(V100)) for count in (1, 9)
+    )
+    rest = [x.extra["transpose_us"][0] - 2 * V100.launch.kernel_us for x in (one, many)]
+    assert rest[1] == pytest.approx(9 * rest[0])
+
+
+def test_a_convolution_s_map_is_transposed_not_its_lowering():
+    conv = {"kind": "conv2d", "in_channels": 256, "out_channels": 512, "size": 14, "kernel": 3,
+            "padding": 1}  # fmt: skip
+    pruned = Layer.model_validate({"name": "c", "op": conv, "dtype": "fp16",
+                                   "pattern": parse_pattern("tw:128@0.5")})  # fmt: skip
+    work = tile_gemm(pruned, MASKS)
+    assert work.x_whole == 256 * 14 * 14
+    assert work.y_whole == 512 * 14 * 14
+
+
+def test_transpositions_are_not_played():
+    with pytest.raises(InputError, match=r"kernels of their own .*; level must be closed"):
+        tilewise_schedule(layer(64, 256, 256, "tw:128@0.5"), MASKS, unfused(V100))
+
+
+def test_a_run_has_the_column_and_whole_cycles_sum():
+    network = accsim.gemm(512, 768, 768, dtype="fp16").prune("tw:128@0.5")
+    plain, more = (accsim.simulate(network, gpu) for gpu in (V100, unfused(V100)))
+    assert more.cycles > plain.cycles
+    assert more.table["transpose_us"][0] > 0
+
+
 def test_what_cannot_run_is_refused_in_a_line():
     pruned = layer(64, 256, 256, "tw:128@0.5")
     bare = V100.model_copy(update={"tilewise": None})
@@ -448,6 +535,6 @@ def test_what_cannot_run_is_refused_in_a_line():
 def test_every_gpu_has_the_section_and_its_numbers_have_sources():
     for gpu in (V100, A100, accsim.load_hardware("h100_sxm5_80gb")):
         for name in TileWiseKernel.model_fields:
-            if name != "fused":
+            if name not in ("fused", "transposed"):
                 assert gpu.sources[f"tilewise.{name}"].source
     assert isinstance(tilewise_costs([layer(64, 256, 256, "tw:128@0.5")], MASKS, A100), Costs)

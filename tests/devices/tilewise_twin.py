@@ -86,3 +86,20 @@ def shared_makespan(ks, rows, gpu, kernel, mma, covered):
             left = [work - step * share[len(sm)] for work in sm]
             sms[i] = [work for work in left if work > 1e-6]
     return now
+
+
+def transposed_by_loop(operands, gpu, dtype):
+    """Return µs and bytes each way at each level of one transposing kernel an operand."""
+    time, moved = 0.0, {"shared": 0.0, "l2": 0.0, "dram": 0.0}
+    for size in operands:
+        held = 1.0
+        if 2 * size > gpu.l2.mb * 1e6 * gpu.l2.knee:
+            held = (gpu.l2.mb * 1e6 * gpu.l2.knee / (2 * size)) ** 2.5
+        share = gpu.kernel("dense", dtype).dram_share
+        dram = 2 * size * (1 - held) / (gpu.dram.gb_per_s * share * 1e3)
+        l2 = 2 * size / (gpu.l2.bytes_per_clock * gpu.clock_ghz * 1e3)
+        time += gpu.launch.kernel_us + max(dram, l2)
+        moved["shared"] += size
+        moved["l2"] += size
+        moved["dram"] += size * (1 - held)
+    return time, moved

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 import accsim
-from accsim.validate.groups.gpu_tilewise import GPU, amdahl, kernel_times_us, measured_us, rows
+from accsim.validate.groups.gpu_tilewise import (
+    GPU,
+    amdahl,
+    kernel_times_us,
+    measured_us,
+    rows,
+    transposition_share,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +39,15 @@ def test_the_curve_is_that_of_the_report(found):
     for percent in (0, 25, 50, 75, 90):
         ends = [float(lines[str(percent)][name]) for name in ("least_of_seeds", "most_of_seeds")]
         assert ends[0] - 1e-3 <= found[f"v100/curve/{percent}"].ours <= ends[1] + 1e-3
+
+
+def test_transposition_is_told_as_it_is(found):
+    for percent in (0, 75):
+        row = found[f"v100/transposition/{percent}"]
+        assert row.status == "predicted"
+        assert 0 < row.ours < 100
+    gpu = accsim.load_hardware(GPU)
+    assert transposition_share(gpu, 0.75, 128) < transposition_share(gpu, 0.75, 4096)
 
 
 def test_amdahl():

@@ -10,6 +10,7 @@ from accsim.validate.groups import (
     boards,
     energy,
     energy_tables,
+    gpu_decode,
     gpu_gemm,
     gpu_networks,
     gpu_spmm,
@@ -48,4 +49,5 @@ GROUPS: dict[str, Group] = {
     "gpu_vnm": Group("V:N:M, 2:4 and others measured on an RTX 3090", gpu_vnm.rows),
     "gpu_spmm": Group("sparse kernels measured on an A100 under real masks", gpu_spmm.rows),
     "gpu_tilewise": Group("tile-wise kernels on a V100, published speed-ups", gpu_tilewise.rows),
+    "gpu_decode": Group("single figures of GPU libraries: one token, best rates", gpu_decode.rows),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from accsim.validate.gpu_gemm_model import (
 from accsim.validate.row import Row
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
 
 SOURCE = "best-of-search cuBLASLt and cuSPARSELt, µs; vllmbench at 92a8ca49 (Apache-2.0)"
 WORDS = {"dense": "dense", "2:4": "2:4"}
@@ -111,15 +113,31 @@ def speedups(
     found: dict[tuple[str, str, str], Floats], device: str, dtype: str
 ) -> tuple[Floats, Floats]:
     """Return measured and predicted dense over 2:4 times of the shapes that have both."""
+    pair = pair_of(device, dtype)
+    if pair is None:
+        return np.zeros(0), np.zeros(0)
+    measured = pair.dense.rows.latency_us[pair.at_dense] / pair.nm.rows.latency_us[pair.at_nm]
+    ours = found[pair.dense.key][pair.at_dense] / found[pair.nm.key][pair.at_nm]
+    return measured, ours
+
+
+class Pair(NamedTuple):
+    """Dense and 2:4 products of a device and format, and where in each the shapes of both are."""
+
+    dense: Case
+    nm: Case
+    at_dense: Ints
+    at_nm: Ints
+
+
+def pair_of(device: str, dtype: str) -> Pair | None:
+    """Return the products of a device and format measured both dense and 2:4, if any."""
     pair = {case.pattern: case for case in cases() if case.key[:2] == (device, dtype)}
     if len(pair) < 2:
-        return np.zeros(0), np.zeros(0)
+        return None
     place = {shape: i for i, shape in enumerate(_shapes(pair["2:4"]))}
     both = [(i, place[s]) for i, s in enumerate(_shapes(pair["dense"])) if s in place]
-    dense, sparse = np.array(both).T
-    measured = pair["dense"].rows.latency_us[dense] / pair["2:4"].rows.latency_us[sparse]
-    ours = found[device, dtype, "dense"][dense] / found[device, dtype, "2:4"][sparse]
-    return measured, ours
+    return Pair(pair["dense"], pair["2:4"], *np.array(both).T)
 
 
 def _shapes(case: Case) -> list[tuple[int, int, int]]:

@@ -30,6 +30,7 @@ from accsim.validate.row import Row, read
 Floats = npt.NDArray[np.float64]
 
 GPU, TOKENS, WIDTH = "v100_pcie_32gb", 12800, 128
+SHORT = 512  # tokens of a batch whose X and Y nearly stay in L2
 SHAPES = ((768, 768), (3072, 768), (768, 3072))  # k, n
 MIX = (4, 1, 1)  # how many of each an encoder layer of BERT has
 ARTEFACT = "tw_v100_kernels.csv: TileSparsity artefact, V100-PCIE-32GB"
@@ -42,11 +43,12 @@ TVW_GPU, TVW_SPARSITIES = "a100_pcie_80gb", (0.5, 0.75, 0.9)
 
 
 def rows() -> Iterator[Row]:
-    """Yield timings, the headline, the published curve, TVW's averages and BERT end to end."""
+    """Yield timings, headline, curve, transposition, TVW's averages and BERT end to end."""
     gpu = load_hardware(GPU)
     yield from _timings(gpu)
     yield from _curve(gpu)
     yield from _ends(gpu)
+    yield from _transposition(gpu)
     yield from _tile_vector_wise()
     yield from _end_to_end(speedup(gpu, 0.75))
     yield from _not_modelled()
@@ -119,6 +121,14 @@ def break_even(gpu: Gpu) -> float:
     return 1.0
 
 
+def transposition_share(gpu: Gpu, sparsity: float, tokens: int = TOKENS) -> float:
+    """Return the share of the time that transposing X and Y takes if unfused, BERT's GEMMs."""
+    pruned = layers_of(f"tw:{WIDTH}@{sparsity:g}", tokens)
+    plain, unfused = (mixed_us(tilewise_costs(pruned, masks_of(0), with_kernel(gpu, transposed=x)))
+                      for x in ("none", "unfused"))  # fmt: skip
+    return 1 - plain / unfused
+
+
 def amdahl(gain: float, other: float) -> float:
     """Return the speed-up of a whole whose share ``other`` stays as it is."""
     return 1 / (other + (1 - other) / gain)
@@ -170,6 +180,19 @@ def _ends(gpu: Gpu) -> Iterator[Row]:
         tolerance=ABOUT,
         remark="the published curve itself crosses 1 at 41 %, by a line from 25 to 50 %",
     )  # fmt: skip
+
+
+def _transposition(gpu: Gpu) -> Iterator[Row]:
+    short = 100 * transposition_share(gpu, 0.75, SHORT)
+    for percent in (0, 75):
+        yield Row(
+            id=f"gpu_tilewise/v100/transposition/{percent}", unit="%",
+            quantity=f"share of unfused transposition, TW-128, BERT's GEMMs, {percent} %",
+            source=f"{NOTES}: about 10 %", low=10, high=10, tolerance=ABOUT,
+            ours=100 * transposition_share(gpu, percent / 100),
+            remark=f"all of X and Y, by DRAM, at every GEMM of {TOKENS} tokens; {short:.0f} % at "
+            f"{SHORT} tokens and 75 %",
+        )  # fmt: skip
 
 
 def _tile_vector_wise() -> Iterator[Row]:
