@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from accsim.spec.workload import Gemm, Layer, Workload, gemm
     from accsim.traces.load import load_workload
     from accsim.traces.trace import read_trace, write_trace
+    from accsim.training.over import Training, over_training
+    from accsim.training.step import Step, training_step
 
 __version__ = "0.1.0"
 
@@ -52,12 +54,17 @@ _HOMES = {
     "gemm": "accsim.spec.workload",
     "read_trace": "accsim.traces.trace",
     "write_trace": "accsim.traces.trace",
+    "Step": "accsim.training.step",
+    "Training": "accsim.training.over",
+    "over_training": "accsim.training.over",
+    "training_step": "accsim.training.step",
 }
 
 __all__ = [
-    "AccsimError", "Breakeven", "Gemm", "InputError", "Layer", "Result", "Workload", "breakeven",
-    "end_to_end", "gemm", "load_hardware", "load_workload", "pattern", "read_trace",
-    "retained_magnitude", "simulate", "synthetic_weights", "write_trace",
+    "AccsimError", "Breakeven", "Gemm", "InputError", "Layer", "Result", "Step", "Training",
+    "Workload", "breakeven", "end_to_end", "gemm", "load_hardware", "load_workload",
+    "over_training", "pattern", "read_trace", "retained_magnitude", "simulate",
+    "synthetic_weights", "training_step", "write_trace",
 ]  # fmt: skip
 
 

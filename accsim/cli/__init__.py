@@ -15,6 +15,7 @@ from accsim.cli.breakeven import breakeven
 from accsim.cli.calibrate import calibrate
 from accsim.cli.show import show
 from accsim.cli.trace import trace
+from accsim.cli.train import train
 from accsim.cli.words import Group, overrides_of
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -282,6 +283,7 @@ app.add_command(show)
 app.add_command(trace)
 app.add_command(calibrate)
 app.add_command(breakeven)
+app.add_command(train)
 
 
 @app.command()

@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 from accsim.base.errors import InputError, near, one_of
 from accsim.cost.board import at_corner
-from accsim.spec.fpga_power import FpgaBoard
+from accsim.spec.fpga_power import DRAW_PARTS, RESOURCES, FpgaBoard, draw_w
 
 Floats = npt.NDArray[np.float64]
 
-LOGIC = ("dsp", "lut", "ff", "bram36", "uram")
-PARTS = (*LOGIC, "clock_tree", "channels", "dram", "static", "card", "supply")
+LOGIC = RESOURCES
+PARTS = DRAW_PARTS
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -81,21 +81,8 @@ def power(
     clock = _amount(clock_ghz, "clock_ghz")
     toggles = _toggles(board, activity)
     traffic = _amount(dram_gb_per_s, "dram_gb_per_s")
-    parts: dict[str, Floats] = {}
-    for name in LOGIC:
-        # Not (1 - still_share) above the table's rate: a larger still_share must not save power.
-        rate = toggles[name] / board.toggle_rate
-        moving = rate + board.still_share * np.maximum(1 - rate, 0)
-        pj = getattr(board.pj_per_clock, name) * getattr(used, name)
-        parts[name] = pj * moving * clock * 1e-3  # pJ · GHz = mW
-    parts["clock_tree"] = board.clock_tree_pj * clock * 1e-3
-    parts["channels"] = board.channel_w * used.channels
-    parts["dram"] = board.dram_pj_per_byte * traffic * 1e-3
-    parts["static"] = np.asarray(board.static_w)
-    parts["supply"] = board.supply_loss * _sum(parts)
-    parts["card"] = np.asarray(board.card_w)
-    shape = np.broadcast_shapes(*(np.shape(part) for part in parts.values()))
-    parts = {name: np.broadcast_to(parts[name], shape) for name in PARTS}
+    counts = {f.name: getattr(used, f.name) for f in fields(used)}
+    parts = draw_w(board, counts, clock, toggles, traffic)
     return FpgaDraw(parts, np.asarray(_sum(parts) > board.limit_w))
 
 

@@ -60,6 +60,15 @@ class _Layer(NamedTuple):
         return self.begin + self.cycles
 
 
+class Part(NamedTuple):
+    """What runs for a while: a schedule, or ``cycles`` of work that has no tiles."""
+
+    name: str
+    texts: dict[str, str]
+    schedule: Schedule | None = None
+    cycles: int = 0
+
+
 def write_timeline(
     workload: Workload,
     hardware: Any,
@@ -96,6 +105,46 @@ def write_timeline(
         ]
         counters.append(_counter(samples, clock, distinct=False))
     return _write(f"{workload.name} on {hardware.name}", layers, counters, clock, path)
+
+
+def write_parts_timeline(
+    parts: Sequence[Part],
+    path: str | Path,
+    *,
+    clock_ghz: float,
+    name: str,
+    max_slices: int = MAX_SLICES,
+) -> TimelineSummary:
+    """Write the timeline of parts that follow each other: schedules, and work without tiles.
+
+    Args:
+        parts: what runs, in order.
+        path: ``.pftrace`` or ``.perfetto-trace`` (protobuf), or ``.json`` (Chrome's trace events).
+        clock_ghz: of all of them, for the time axis.
+        name: of the process shown.
+        max_slices: beyond it, slices stand for several tiles each.
+
+    Raises:
+        InputError: a path of another ending or that cannot be written, or too few ``max_slices``.
+    """
+    path = check_path(path)
+    found = [_prepared(x.schedule, 1) if x.schedule is not None else None for x in parts]
+    slots = [one for one in found if isinstance(one, Slots)]
+    share = max(max_slices // len(found) - 1, 1)
+    room = _pieces_a_layer(slots, max_slices - (share + 1) * (len(found) - len(slots)), name)
+    layers, begin = [], 0
+    for part, one in zip(parts, found, strict=True):
+        scale = Scale(clock_ghz, begin)
+        if one is None:
+            drawn = part.cycles, _numbers(0, part.cycles, {}, {}), Drawing((), [], [], 1, "whole")
+        elif isinstance(one, Slots):
+            drawn = _slot_layer(one, room, scale)
+        else:
+            drawn = _played_layer(one, share, scale)
+        cycles, numbers, drawing = drawn
+        layers.append(_Layer(part.name, begin, cycles, numbers, part.texts, drawing))
+        begin += cycles
+    return _write(name, layers, [], clock_ghz, path)
 
 
 def write_schedule_timeline(
@@ -161,7 +210,8 @@ def _network(workload: Workload, hardware: Any, masks: Masks, max_slices: int) -
     found = [_prepared(device.schedule(x, masks), x.repeats) for x in workload.layers]
     slots = [one for one in found if isinstance(one, Slots)]
     share = max_slices // len(found) - 1  # of a layer that is played
-    room = _pieces_a_layer(slots, max_slices - (share + 1) * (len(found) - len(slots)), workload)
+    room = _pieces_a_layer(slots, max_slices - (share + 1) * (len(found) - len(slots)),
+                           workload.name)  # fmt: skip
     begin = 0
     for layer, one in zip(workload.layers, found, strict=True):
         scale = Scale(hardware.clock_ghz, begin)
@@ -223,7 +273,7 @@ def _numbers(
     return {"tiles": tiles, "cycles": cycles} | spent | moved
 
 
-def _pieces_a_layer(slots: list[Slots], max_slices: int, workload: Workload) -> int:
+def _pieces_a_layer(slots: list[Slots], max_slices: int, name: str) -> int:
     """Return the most pieces any layer may have so that all slices together are in bounds."""
     if not slots:
         return 0
@@ -233,7 +283,7 @@ def _pieces_a_layer(slots: list[Slots], max_slices: int, workload: Workload) -> 
     if free < each.sum():
         raise InputError(
             f"max_slices must be at least {_EDGE_SLICES * len(slots) + int(each.sum())} for "
-            f"{len(slots)} layers of '{workload.name}'; got {max_slices}"
+            f"{len(slots)} layers of '{name}'; got {max_slices}"
         )
     low, high = 1, max(int(count.max()), 1)
     while low < high:

@@ -48,7 +48,7 @@ def test_every_number_has_a_source_a_value_and_where_it_has_one_a_unit(name):
         source = board.sources[path]
         assert source.source.strip()
         assert source.value == value
-        bare = path.startswith("available.") or path in {
+        bare = path.startswith(("available.", "parts.")) or path in {
             "voltage.point", "voltage.floor", "energy.sparse_mma_factor", "supply_loss",
             "toggle_rate", "still_share",
         }  # fmt: skip
