@@ -25,7 +25,7 @@ from accsim.spec.device import Family, Parts
 from accsim.spec.fpga import Fpga, TensorPes
 from accsim.spec.pattern import DENSE, Pattern
 from accsim.spec.schedule import Evaluation, Schedule, all_causes
-from accsim.spec.workload import Conv2d, Layer
+from accsim.spec.workload import Layer
 
 __all__ = ["FpgaDevice", "PassCosts", "PassOps", "pass_costs"]
 
@@ -163,15 +163,6 @@ def levels_of(pattern: Pattern, array: TensorPes) -> tuple[str, ...]:
 
 def passes_of(layers: Sequence[Layer], levels: Sequence[str]) -> PassOps:
     """Return layers' products at these levels, all their runs."""
-    rows = [(x.gemm.t, x.gemm.k, x.gemm.n, x.runs, _inputs(x)) for x in layers]
+    rows = [(x.gemm.t, x.gemm.k, x.gemm.n, x.runs, x.input_elements) for x in layers]
     t, k, n, count, inputs = np.array(rows, dtype=np.int64).reshape(-1, 5).T
     return PassOps(t, k, n, count, inputs, tuple(levels))
-
-
-def _inputs(layer: Layer) -> int:
-    """Return the elements of X in memory, of one run: a convolution's map holds each once."""
-    gemm, op = layer.gemm, layer.op
-    if not isinstance(op, Conv2d):
-        return gemm.t * gemm.k
-    rows, cols = (max(1, used) for used in op.touched)
-    return min(gemm.t * gemm.k, layer.batch * rows * cols * (op.in_channels // op.groups))

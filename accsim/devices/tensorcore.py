@@ -27,7 +27,6 @@ from accsim.devices.tensorcore_energy import PARTS, energy_by_part, energy_ends
 from accsim.devices.tensorcore_gemm import Gemms, costs
 from accsim.devices.tensorcore_generator import generator_us
 from accsim.devices.tensorcore_operands import operands_of
-from accsim.devices.tensorcore_ragged import inputs
 from accsim.devices.tensorcore_route import GEMMS, route, unit_rate
 from accsim.devices.tensorcore_tilewise_schedule import tilewise_schedule
 from accsim.sparsity.masks import Masks
@@ -121,7 +120,9 @@ SCHEDULES: dict[str, Callable[[Layer, Masks, Gpu], Schedule]] = {
 
 def gemms_of(layers: Sequence[Layer], x_bytes: float, between_bytes: float = 0.0) -> Gemms:
     """Return layers as GEMMs of one call each: groups and items of a batch run in one launch."""
-    shapes = [(x.gemm.t, x.gemm.k, x.gemm.n, x.runs // calls_of(x), inputs(x)) for x in layers]
+    shapes = [
+        (x.gemm.t, x.gemm.k, x.gemm.n, x.runs // calls_of(x), x.input_elements) for x in layers
+    ]
     t, k, n, count, read = np.array(shapes, dtype=np.float64).reshape(-1, 5).T
     return Gemms(t, k, n, count, read * x_bytes, np.full_like(t, between_bytes), np.ones_like(t))
 
@@ -157,7 +158,7 @@ class TensorCoreDevice(Family):
         operands = operands_of(layer.dtype, known, self.device)
         y = gemm.t * gemm.n * operands.y_bytes
         w = gemm.k * gemm.n * operands.packed_bytes
-        return count * (w + inputs(layer) * operands.x_bytes + y)
+        return count * (w + layer.input_elements * operands.x_bytes + y)
 
     def evaluate(self, layers: Sequence[Layer], masks: Masks) -> Evaluation:
         """Return cycles of the boost clock by cause, counts and modes of layers.

@@ -24,7 +24,6 @@ from accsim.devices.tensorcore_ragged import (
     Panels,
     dram_bytes,
     gather_bytes_per_clock,
-    inputs,
     ladder,
     panel_counts,
     powered,
@@ -119,7 +118,7 @@ def panels_of(
         steps = -(-counts // size)
         rows.append((gemm.t, gemm.k, gemm.n, layer.runs // layer.repeats, outputs, len(counts),
                      counts.sum(), steps.sum(), steps.max(initial=0), np.count_nonzero(mask),
-                     mask.any(axis=1).mean(), inputs(layer), between_bytes))  # fmt: skip
+                     mask.any(axis=1).mean(), layer.input_elements, between_bytes))  # fmt: skip
     return Panels(*np.array(rows, dtype=np.float64).reshape(-1, 13).T)
 
 

@@ -22,12 +22,14 @@ from accsim.spec.gpu import Gpu, Kernel
 Floats = npt.NDArray[np.float64]
 
 CHUNK = 1024  # GEMMs searched at once: arrays of CHUNK × candidates
-PORT_NORM = 4.0  # joins tensor cores and shared-memory port within a tile
-SM_FETCH_BYTES_PER_CLOCK = 64  # an SM's port to L2: one 64-byte beat a clock
-MISS_POWER = 2.5  # of resident / working set: the share of a repeated read that still hits L2
+PORT_NORM = 4.0  # joins tensor cores and shared-memory port within a tile; fitted, as below
+SM_FETCH_BYTES_PER_CLOCK = 64  # an SM's port to L2: a 64-byte beat a clock (assumed, from memory)
+# Of resident / working set: the share of a repeated read that still hits L2. Fitted for all GPUs at
+# once: of six values the one of least error over gpu_gemm.csv (of three for PORT_NORM).
+MISS_POWER = 2.5
 LEAST_SPLIT_K = 256
 TIED = 1e-9  # relative: of equally fast tiles the one that fetches least
-MOST_SPLIT_WAVES = 4
+MOST_SPLIT_WAVES = 4  # as LEAST_SPLIT_K assumed: what a library's heuristics would try
 STEP_BYTES = 128  # of X, along k: what one pipeline step waits for
 SUM_BYTES = 4  # partial sums of split k
 TIMES = ("work", "padding", "imbalance", "fill_drain", "shared", "l2", "dram", "throttle", "launch")

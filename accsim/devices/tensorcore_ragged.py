@@ -9,22 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from accsim.devices.tensorcore_costs import Costs
-from accsim.devices.tensorcore_gemm import hits
+from accsim.devices.tensorcore_gemm import SM_FETCH_BYTES_PER_CLOCK, hits
 from accsim.devices.tensorcore_power import Action, throttled
 from accsim.sparsity.tiles import tile_counts
 from accsim.spec.gpu import Gpu
-from accsim.spec.workload import Conv2d, Layer
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 
-SM_PORT_BYTES = 64  # an SM's port to L2: one 64-byte beat a clock (NVIDIA, since Volta)
-
 
 def gather_bytes_per_clock(gpu: Gpu, share: float) -> float:
     """Return what an SM gathers from L2 in a clock: ``share`` of its fair part, up to its port."""
-    return min(share * gpu.l2.bytes_per_clock / gpu.sms, SM_PORT_BYTES)
+    return min(share * gpu.l2.bytes_per_clock / gpu.sms, SM_FETCH_BYTES_PER_CLOCK)
 
 
 def panel_counts(mask: BoolArray, outputs: int) -> Ints:
@@ -35,15 +32,6 @@ def panel_counts(mask: BoolArray, outputs: int) -> Ints:
     """
     found: Ints = np.count_nonzero(tile_counts(mask, 1, outputs), axis=0).astype(np.int64)
     return found
-
-
-def inputs(layer: Layer) -> float:
-    """Return the elements of X one GEMM reads at least once: a convolution's map, not lowered."""
-    op, gemm = layer.op, layer.gemm
-    if not isinstance(op, Conv2d):
-        return gemm.t * gemm.k
-    rows, columns = op.touched
-    return min(layer.batch * rows * columns * (op.in_channels // op.groups), gemm.t * gemm.k)
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,6 @@ from accsim.devices.tensorcore_ragged import (
     Body,
     Panels,
     dram_bytes,
-    inputs,
     ladder,
     panel_counts,
     powered,
@@ -140,7 +139,7 @@ def panels_of(
         steps = -(-counts // kernel.step_k)
         rows.append((gemm.t, gemm.k, gemm.n, layer.runs // layer.repeats, vector, len(counts),
                      counts.sum(), steps.sum(), steps.max(initial=0), np.count_nonzero(mask),
-                     mask.any(axis=1).mean(), inputs(layer), between_bytes))  # fmt: skip
+                     mask.any(axis=1).mean(), layer.input_elements, between_bytes))  # fmt: skip
     return Panels(*np.array(rows, dtype=np.float64).reshape(-1, 13).T)
 
 

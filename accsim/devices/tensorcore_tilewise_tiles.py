@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from accsim.base.errors import InputError
-from accsim.devices.tensorcore_ragged import inputs
 from accsim.devices.tensorcore_tilewise_ctas import Ctas
 from accsim.sparsity.masks import Masks
 from accsim.sparsity.tile_element_wise import TileElementWise
@@ -90,7 +89,7 @@ def dense_gemm(layer: Layer) -> TileGemm:
 
 
 def _gemm(layer: Layer, k: list[int], columns: list[int], stored: int, rows_read: int) -> TileGemm:
-    gemm, whole = layer.gemm, inputs(layer)
+    gemm, whole = layer.gemm, layer.input_elements
     reads = min(whole, gemm.t * rows_read)
     return TileGemm(
         gemm.t, np.array(k, dtype=np.int64), np.array(columns, dtype=np.int64), stored,

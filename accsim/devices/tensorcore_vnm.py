@@ -19,7 +19,6 @@ from accsim.devices.tensorcore_ragged import (
     Body,
     dram_bytes,
     gather_bytes_per_clock,
-    inputs,
     ladder,
     powered,
 )
@@ -119,7 +118,7 @@ def gemms_of(layers: Sequence[Layer], masks: Masks, between_bytes: float = 0.0) 
         gemm, pattern = layer.gemm, _pattern(layer)
         touched = 1.0 if pattern.m == SHARED else float(masks.mask(layer).any(axis=1).mean())
         rows.append((gemm.t, gemm.k, gemm.n, layer.runs // layer.repeats, pattern.v, pattern.n,
-                     pattern.m, touched, inputs(layer), between_bytes))  # fmt: skip
+                     pattern.m, touched, layer.input_elements, between_bytes))  # fmt: skip
     return VnmGemms(*np.array(rows, dtype=np.float64).reshape(-1, 10).T)
 
 

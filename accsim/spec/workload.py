@@ -233,6 +233,15 @@ class Layer(Spec):
         return self._lowered[1] * self.repeats
 
     @property
+    def input_elements(self) -> int:
+        """Elements of X one run reads, each once: a convolution's map, not lowered to t × k."""
+        gemm, op = self.gemm, self.op
+        if not isinstance(op, Conv2d):
+            return gemm.t * gemm.k
+        rows, cols = (max(1, used) for used in op.touched)
+        return min(gemm.t * gemm.k, self.batch * rows * cols * (op.in_channels // op.groups))
+
+    @property
     def macs(self) -> int:
         """Dense multiply-accumulates, all runs."""
         return self.gemm.macs * self.runs
